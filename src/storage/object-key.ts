@@ -1,0 +1,15 @@
+import type { Oid } from '../oid.ts'
+import type { Repository } from '../repository.ts'
+
+/**
+ * The prefix of everything that belongs to one repository: `<prefix><org>/<repo>/`.
+ * Storage credentials are limited to it, so it always ends with a slash.
+ */
+export function repositoryPrefix(prefix: string, repository: Repository): string {
+  return `${prefix}${repository.org}/${repository.repo}/`
+}
+
+/** The key of an object: `<prefix><org>/<repo>/<oid[0:2]>/<oid[2:4]>/<oid>`, the layout that timone always had. */
+export function objectKey(repositoryPrefix: string, oid: Oid): string {
+  return `${repositoryPrefix}${oid.slice(0, 2)}/${oid.slice(2, 4)}/${oid}`
+}
