@@ -1,0 +1,58 @@
+import type { Readable } from 'node:stream'
+import type { HttpResponse } from '../access/http-client.ts'
+import type { PlannedPart } from '../access/part-plan.ts'
+import type { Oid } from '../oid.ts'
+
+/** How the bytes of a part are protected on the way, beyond what the connection does. */
+export type PartDigest =
+  /** The request is bound to the oid, or the server hashes: nothing to compute. */
+  | 'none'
+  /** SHA-256 as signed payload hash. */
+  | 'sha256'
+  /** MD5 as `Content-MD5`, which every S3 checks. */
+  | 'md5'
+
+export interface PartBody {
+  /** Opens the part's bytes anew: once for each try. */
+  open: () => Readable
+  /** Hexadecimal, of the kind that {@link Upload.digest} asks for. */
+  digest: string | undefined
+}
+
+/** One object on its way up. Nothing is visible until {@link complete}. */
+export interface Upload {
+  /** Lets a later process go on where this one ended; undefined when there is nothing to go on with. */
+  readonly id: string | undefined
+  readonly partSize: number
+  /** Parts that the store does not have yet, in order. */
+  readonly missing: readonly PlannedPart[]
+  readonly digest: PartDigest
+  /** Sends one part; tries again by itself. @throws `hash_mismatch` when the store saw other bytes. */
+  putPart(part: PlannedPart, body: PartBody, signal: AbortSignal): Promise<void>
+  /** Makes the object appear. An equal object that is already there is success. */
+  complete(signal: AbortSignal): Promise<void>
+  /** Drops what was sent. */
+  abort(): Promise<void>
+}
+
+export interface GetRequest {
+  /** First byte wanted. */
+  offset: number
+  /** Entity tag that the object must still have. */
+  etag?: string | undefined
+  signal: AbortSignal
+}
+
+/** The way to one object: signed here with storage credentials, or by signed URLs from the server. */
+export interface ObjectAccess {
+  /** Host that the bytes go to or come from, for messages and back-off. */
+  readonly host: string
+  /** One try. Answers 200 (whole) or 206 (from `offset`). Every other status is thrown as a TimoneError. */
+  get(oid: Oid, size: number, request: GetRequest): Promise<HttpResponse>
+  /** Starts an upload, or goes on with `resumeId`. @throws `no_such_upload` when that is gone. */
+  openUpload(
+    oid: Oid,
+    size: number,
+    options: { resumeId?: string; partSize: number; signal: AbortSignal },
+  ): Promise<Upload>
+}

@@ -1,0 +1,424 @@
+import type { HeldCredentials } from '../access/client.ts'
+import type { S3Credentials } from '../access/credentials.ts'
+import type { HttpResponse, HttpSend } from '../access/http-client.ts'
+import { readText } from '../access/http-client.ts'
+import { type PlannedPart, partSizeFor, planParts } from '../access/part-plan.ts'
+import type { Retrier } from '../access/retry.ts'
+import { isTimoneError, TimoneError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import type { Oid } from '../oid.ts'
+import { objectKey } from '../storage/object-key.ts'
+import { objectUrl } from '../storage/s3-location.ts'
+import { EMPTY_SHA256, signHeaders, UNSIGNED_PAYLOAD } from '../storage/sigv4.ts'
+import type { GetRequest, ObjectAccess, PartBody, Upload } from './object-access.ts'
+import { s3Error, s3ErrorFromText, xmlAll, xmlText } from './s3-response.ts'
+
+/** Credentials good right now; `stale` are some that the store has refused. */
+export type CredentialsSource = (
+  stale: HeldCredentials | undefined,
+  signal: AbortSignal,
+) => Promise<HeldCredentials>
+
+export interface S3AccessOptions {
+  send: HttpSend
+  retrier: Retrier
+  credentials: CredentialsSource
+  endpoint: string
+  log: Logger
+}
+
+interface Call {
+  method: string
+  key: string
+  query?: Record<string, string>
+  headers?: Record<string, string>
+  /** Payload hash to sign. */
+  payloadHash?: string
+  body?: string | PartBody
+  size?: number
+  /** In a few words, for messages. */
+  what: string
+  idleTimeout?: number
+  signal: AbortSignal
+}
+
+/** Completing an upload of 10 000 parts can take a store minutes. */
+const COMPLETE_TIMEOUT = 300_000
+/** S3 names the right region at most this often before we stop believing it. */
+const MAX_REDIRECTS = 2
+
+/** Signs each request here, with storage credentials from the server's broker. */
+export class S3Access implements ObjectAccess {
+  readonly host: string
+  readonly #options: S3AccessOptions
+  #region: string | undefined
+  /** Correction of the clock that a store asked for, milliseconds; on top of the server's. */
+  #clockOffset: number | undefined
+  /** False after a store said that it does not know conditional writes. */
+  #conditional = true
+
+  constructor(options: S3AccessOptions) {
+    this.#options = options
+    this.host = new URL(options.endpoint).host
+  }
+
+  async get(oid: Oid, _size: number, request: GetRequest): Promise<HttpResponse> {
+    const headers: Record<string, string> = {}
+    if (request.offset > 0) headers.range = `bytes=${request.offset}-`
+    if (request.etag !== undefined) headers['if-match'] = request.etag
+    return this.#call({
+      method: 'GET',
+      key: await this.#keyOf(oid, request.signal),
+      headers,
+      what: 'GET',
+      signal: request.signal,
+    })
+  }
+
+  async openUpload(
+    oid: Oid,
+    size: number,
+    options: { resumeId?: string; partSize: number; signal: AbortSignal },
+  ): Promise<Upload> {
+    const key = await this.#keyOf(oid, options.signal)
+    const partSize = partSizeFor(size, options.partSize)
+    const parts = planParts(size, partSize)
+    if (parts.length === 1) return this.#single(key, oid, size, parts)
+    const stored = new Map<number, StoredPart>()
+    let id = options.resumeId
+    if (id === undefined) {
+      id = await this.#create(key, options.signal)
+    } else {
+      for (const part of await this.#listParts(key, id, options.signal)) stored.set(part.number, part)
+    }
+    return this.#multipart(key, id, size, partSize, parts, stored)
+  }
+
+  /** The whole object in one PUT whose signed payload hash is the oid: the store itself refuses other bytes. */
+  #single(key: string, oid: Oid, size: number, parts: PlannedPart[]): Upload {
+    const put = async (
+      body: PartBody,
+      signal: AbortSignal,
+      headers: Record<string, string>,
+    ): Promise<void> => {
+      const what = 'PUT'
+      await this.#retried(
+        { method: 'PUT', key, headers, payloadHash: oid, body, size, what, signal },
+        (response) => discard(response),
+      )
+    }
+    return {
+      id: undefined,
+      partSize: size,
+      missing: parts,
+      digest: 'none',
+      putPart: async (_part, body, signal) => {
+        await this.#createOnly(key, size, signal, (headers) => put(body, signal, headers))
+      },
+      complete: async () => {},
+      abort: async () => {},
+    }
+  }
+
+  #multipart(
+    key: string,
+    id: string,
+    size: number,
+    partSize: number,
+    parts: PlannedPart[],
+    stored: Map<number, StoredPart>,
+  ): Upload {
+    // A part of another size is from another plan: send it again, the store keeps the last.
+    const missing = parts.filter((part) => stored.get(part.number)?.size !== part.size)
+    return {
+      id,
+      partSize,
+      missing,
+      digest: 'sha256',
+      putPart: async (part, body, signal) => {
+        const call: Call = {
+          method: 'PUT',
+          key,
+          query: { partNumber: String(part.number), uploadId: id },
+          payloadHash: body.digest ?? UNSIGNED_PAYLOAD,
+          body,
+          size: part.size,
+          what: `PUT of part ${part.number}`,
+          signal,
+        }
+        await this.#retried(call, async (response) => {
+          await discard(response)
+          const etag = response.headers.etag
+          if (etag === undefined)
+            throw new TimoneError('unavailable', `${this.host} stored a part without an ETag`)
+          stored.set(part.number, { number: part.number, size: part.size, etag })
+        })
+      },
+      complete: async (signal) => {
+        const list = parts.map((part) => {
+          const etag = stored.get(part.number)?.etag
+          if (etag === undefined) throw new TypeError(`part ${part.number} was never sent`)
+          return `<Part><PartNumber>${part.number}</PartNumber><ETag>${escapeXml(etag)}</ETag></Part>`
+        })
+        const body = `<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">${list.join('')}</CompleteMultipartUpload>`
+        await this.#createOnly(
+          key,
+          size,
+          signal,
+          (headers) => this.#complete(key, id, body, headers, signal),
+          id,
+        )
+      },
+      abort: () => this.#abort(key, id),
+    }
+  }
+
+  /**
+   * Writes on condition that nothing is there. What is there already is success when it has the object's size: its
+   * name is its hash. A damaged one (another size) is replaced: the bytes sent were checked.
+   */
+  async #createOnly(
+    key: string,
+    size: number,
+    signal: AbortSignal,
+    write: (headers: Record<string, string>) => Promise<void>,
+    uploadId?: string,
+  ): Promise<void> {
+    try {
+      await write(this.#conditional ? { 'if-none-match': '*' } : {})
+      return
+    } catch (error) {
+      if (isTimoneError(error) && error.status === 501 && this.#conditional) {
+        this.#options.log.info({ host: this.host }, 'the store has no conditional writes')
+        this.#conditional = false
+        await write({})
+        return
+      }
+      if (!isTimoneError(error, 'precondition_failed', 'no_such_upload')) throw error
+      const found = await this.#sizeOf(key, signal)
+      if (found === size) {
+        if (uploadId !== undefined && isTimoneError(error, 'precondition_failed'))
+          await this.#abort(key, uploadId)
+        return
+      }
+      if (isTimoneError(error, 'no_such_upload')) throw error
+      this.#options.log.warn({ key, found, size }, 'replacing a damaged object')
+    }
+    await write({})
+  }
+
+  async #create(key: string, signal: AbortSignal): Promise<string> {
+    const call: Call = {
+      method: 'POST',
+      key,
+      query: { uploads: '' },
+      headers: { 'content-type': 'application/octet-stream', 'content-length': '0' },
+      what: 'start of a multipart upload',
+      signal,
+    }
+    return this.#retried(call, async (response) => {
+      const id = xmlText(await readText(response), 'UploadId')
+      if (id === undefined || id === '')
+        throw new TimoneError('unavailable', `${this.host} gave no upload id`)
+      return id
+    })
+  }
+
+  async #listParts(key: string, uploadId: string, signal: AbortSignal): Promise<StoredPart[]> {
+    const parts: StoredPart[] = []
+    let marker: string | undefined = '0'
+    while (marker !== undefined) {
+      const call: Call = {
+        method: 'GET',
+        key,
+        query: { uploadId, 'part-number-marker': marker, 'max-parts': '1000' },
+        what: 'list of parts',
+        signal,
+      }
+      const xml: string = await this.#retried(call, (response) => readText(response, 16 * 2 ** 20))
+      for (const part of xmlAll(xml, 'Part')) {
+        const number = Number(xmlText(part, 'PartNumber'))
+        const etag = xmlText(part, 'ETag')
+        if (Number.isInteger(number) && etag !== undefined)
+          parts.push({ number, size: Number(xmlText(part, 'Size')), etag })
+      }
+      const next: string | undefined = xmlText(xml, 'NextPartNumberMarker')
+      marker = xmlText(xml, 'IsTruncated') === 'true' && next !== marker ? next : undefined
+    }
+    return parts
+  }
+
+  async #complete(
+    key: string,
+    uploadId: string,
+    body: string,
+    headers: Record<string, string>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const call: Call = {
+      method: 'POST',
+      key,
+      query: { uploadId },
+      headers: {
+        ...headers,
+        'content-type': 'application/xml',
+        'content-length': String(Buffer.byteLength(body)),
+      },
+      payloadHash: UNSIGNED_PAYLOAD,
+      body,
+      what: 'completion of the upload',
+      idleTimeout: COMPLETE_TIMEOUT,
+      signal,
+    }
+    await this.#retried(call, async (response) => {
+      const text = await readText(response)
+      // S3 may fail after it has sent status 200 (API reference, CompleteMultipartUpload).
+      if (/<Error>/.test(text)) throw s3ErrorFromText(response, text, this.host, call.what).error
+    })
+  }
+
+  async #abort(key: string, uploadId: string): Promise<void> {
+    // Not the transfer's signal: it has often fired by now, and this is short.
+    const signal = AbortSignal.timeout(10_000)
+    try {
+      const query = { uploadId }
+      await discard(await this.#call({ method: 'DELETE', key, query, what: 'abort of an upload', signal }))
+    } catch (error) {
+      this.#options.log.warn(
+        { key, error: String(error) },
+        'could not abort an upload; the bucket’s lifecycle rule will',
+      )
+    }
+  }
+
+  /** Bytes of the object that is there; undefined when there is none or the store does not say. */
+  async #sizeOf(key: string, signal: AbortSignal): Promise<number | undefined> {
+    try {
+      const response = await this.#call({ method: 'HEAD', key, what: 'HEAD', signal })
+      await discard(response)
+      return Number(response.headers['content-length'])
+    } catch (error) {
+      if (isTimoneError(error, 'not_found', 'denied')) return undefined
+      throw error
+    }
+  }
+
+  /** A call that is tried again while that can help; `use` must read the response and may ask for another try too. */
+  #retried<T>(call: Call, use: (response: HttpResponse) => Promise<T>): Promise<T> {
+    return this.#options.retrier.run(this.host, async () => use(await this.#call(call)), {
+      signal: call.signal,
+      onRetry: (error, delay) =>
+        this.#options.log.warn(
+          { host: this.host, code: error.code, delay: Math.round(delay * 10) / 10 },
+          error.message,
+        ),
+    })
+  }
+
+  /**
+   * One call, with the corrections that a store may ask for: fresh credentials once, its clock once, its region twice.
+   */
+  async #call(call: Call): Promise<HttpResponse> {
+    let stale: HeldCredentials | undefined
+    let redirects = 0
+    let skewed = false
+    for (;;) {
+      const held = await this.#options.credentials(stale, call.signal)
+      const sentAt = Date.now()
+      const response = await this.#send(call, held)
+      if (response.status >= 200 && response.status < 300) return response
+      const { error, failure } = await s3Error(response, this.host, call.what)
+      const expired =
+        error.code === 'credentials_expired' || (error.code === 'denied' && held.expiresAt <= Date.now())
+      if (expired && stale === undefined) {
+        stale = held
+        continue
+      }
+      if (error.code === 'clock_skew' && !skewed) {
+        const storeTime = Date.parse(response.headers.date ?? '')
+        if (!Number.isNaN(storeTime)) {
+          skewed = true
+          this.#clockOffset = storeTime - sentAt
+          this.#options.log.warn(
+            { seconds: Math.round(this.#clockOffset / 1000) },
+            'clock is off, using the store’s',
+          )
+          continue
+        }
+      }
+      const region = failure.region
+      if (
+        error.code === 'wrong_region' &&
+        region !== undefined &&
+        region !== this.#region &&
+        redirects < MAX_REDIRECTS
+      ) {
+        redirects++
+        this.#region = region
+        this.#options.log.warn({ region }, 'the bucket is in another region')
+        continue
+      }
+      throw error
+    }
+  }
+
+  async #send(call: Call, held: HeldCredentials): Promise<HttpResponse> {
+    const credentials = s3Of(held)
+    const url = objectUrl(locationOf(credentials), call.key)
+    for (const [name, value] of Object.entries(call.query ?? {})) url.searchParams.set(name, value)
+    const headers: Record<string, string> = { ...call.headers }
+    if (call.size !== undefined) headers['content-length'] = String(call.size)
+    const payloadHash = call.payloadHash ?? EMPTY_SHA256
+    const signed = signHeaders(call.method, url, headers, payloadHash, {
+      keys: {
+        accessKeyId: credentials.access_key_id,
+        secretAccessKey: credentials.secret_access_key,
+        sessionToken: credentials.session_token,
+      },
+      region: this.#region ?? credentials.region,
+      date: new Date(Date.now() + (this.#clockOffset ?? held.clockOffset)),
+    })
+    const { body } = call
+    return this.#options.send({
+      method: call.method,
+      url,
+      headers: signed,
+      signal: call.signal,
+      ...(body === undefined ? {} : { body: typeof body === 'string' ? body : body.open }),
+      ...(call.idleTimeout === undefined ? {} : { idleTimeout: call.idleTimeout }),
+    })
+  }
+
+  async #keyOf(oid: Oid, signal: AbortSignal): Promise<string> {
+    return objectKey(s3Of(await this.#options.credentials(undefined, signal)).prefix, oid)
+  }
+}
+
+interface StoredPart {
+  number: number
+  size: number
+  etag: string
+}
+
+function s3Of(held: HeldCredentials): S3Credentials {
+  if (held.answer.driver !== 's3')
+    throw new TimoneError('config', 'the server has changed its kind of storage: try again')
+  return held.answer
+}
+
+function locationOf(credentials: S3Credentials): Parameters<typeof objectUrl>[0] {
+  return {
+    endpoint: credentials.endpoint,
+    region: credentials.region,
+    bucket: credentials.bucket,
+    forcePathStyle: credentials.force_path_style,
+  }
+}
+
+const escapeXml = (text: string): string =>
+  text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/"/g, '&quot;')
+
+/** Reads an answer that holds nothing of interest, so that its connection can be used again. */
+async function discard(response: HttpResponse): Promise<void> {
+  await readText(response, 64 * 1024)
+}

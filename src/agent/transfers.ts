@@ -1,0 +1,134 @@
+import { CredentialsClient, type HeldCredentials } from '../access/client.ts'
+import { HttpClient } from '../access/http-client.ts'
+import { Retrier } from '../access/retry.ts'
+import { TimoneError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import { isObjectSize, type Oid, parseOid } from '../oid.ts'
+import { downloadObject } from './download.ts'
+import { type GitEnvironment, storageOfObjectPath } from './git-environment.ts'
+import type { ObjectAccess } from './object-access.ts'
+import type { TransferMessage } from './protocol.ts'
+import { ResumeStore } from './resume-store.ts'
+import { S3Access } from './s3-access.ts'
+import type { Transfer } from './session.ts'
+import { uploadObject } from './upload.ts'
+import { UrlAccess } from './url-access.ts'
+
+/** Settings of the agent, from git's configuration. */
+export interface TransferSettings {
+  /** Bytes. */
+  partSize: number
+  parallelParts: number
+  /** `lfs.transfer.maxretries`. */
+  retries: number
+  /** `lfs.transfer.maxretrydelay`, seconds. */
+  maxDelay: number
+}
+
+export interface TransfersOptions {
+  git: GitEnvironment
+  /** Reads the settings out of git's configuration; the command line hands it in. */
+  settings: (config: ReadonlyMap<string, string>) => TransferSettings
+  log: Logger
+}
+
+/**
+ * What a session moves objects with: one HTTP client, one set of credentials for each repository and direction, and
+ * the way to each object that the credentials call for.
+ */
+export async function openTransfers(
+  options: TransfersOptions,
+): Promise<{ transfer: Transfer; close: () => Promise<void> }> {
+  const { git, log } = options
+  const settings = options.settings(await git.config())
+  const http = new HttpClient((origin) => git.connectionSettings(origin))
+  const retrier = new Retrier({ retries: settings.retries, maxDelay: settings.maxDelay })
+  const credentials = new CredentialsClient({ send: http.send, retrier, log })
+  const accesses = new Map<string, ObjectAccess>()
+  const stores = new Map<string, ResumeStore>()
+
+  const resumeStore = (lfsStorage: string): ResumeStore => {
+    const known = stores.get(lfsStorage) ?? new ResumeStore(lfsStorage)
+    stores.set(lfsStorage, known)
+    return known
+  }
+
+  const accessFor = async (message: TransferMessage, signal: AbortSignal): Promise<ObjectAccess> => {
+    const { action, event } = message
+    if (action === null) {
+      throw new TimoneError(
+        'config',
+        'git-lfs gave no action: set lfs.url to a timone server (timone init URL)',
+      )
+    }
+    const source = (stale: HeldCredentials | undefined, inner: AbortSignal): Promise<HeldCredentials> =>
+      credentials.get(action, event, { stale, signal: inner })
+    const { answer } = await source(undefined, signal)
+    const place = answer.driver === 's3' ? answer.endpoint : answer.transfers
+    const key = JSON.stringify([action.href, event, answer.driver, place])
+    const known = accesses.get(key)
+    if (known !== undefined) return known
+    const shared = { send: http.send, retrier, credentials: source, log }
+    const access =
+      answer.driver === 's3'
+        ? new S3Access({ ...shared, endpoint: answer.endpoint })
+        : new UrlAccess({ ...shared, transfers: answer.transfers })
+    accesses.set(key, access)
+    return access
+  }
+
+  const upload = async (
+    oid: Oid,
+    message: TransferMessage,
+    access: ObjectAccess,
+    ...rest: Rest
+  ): Promise<void> => {
+    const { path, size } = message
+    if (path === undefined || path === '') throw new TimoneError('invalid', 'git-lfs named no file to upload')
+    const storage = storageOfObjectPath(path, oid)
+    await uploadObject(
+      oid,
+      size,
+      path,
+      {
+        access,
+        resume: storage === undefined ? undefined : resumeStore(storage),
+        target: `${message.action?.href ?? ''}#${access.host}`,
+        partSize: settings.partSize,
+        parallelParts: settings.parallelParts,
+        log,
+      },
+      ...rest,
+    )
+  }
+
+  const download = async (
+    oid: Oid,
+    message: TransferMessage,
+    access: ObjectAccess,
+    ...rest: Rest
+  ): Promise<string> => {
+    const [storage, mode] = await Promise.all([git.lfsStorage(), git.sharedMode()])
+    return downloadObject(
+      oid,
+      message.size,
+      { access, resume: resumeStore(storage), retrier, log, mode },
+      ...rest,
+    )
+  }
+
+  const transfer: Transfer = async (message, progress, signal) => {
+    const oid = parseOid(message.oid)
+    if (!isObjectSize(message.size))
+      throw new TimoneError('invalid', 'a size must be a whole number from 0 to 5 TiB')
+    const access = await accessFor(message, signal)
+    if (message.event === 'upload') {
+      await upload(oid, message, access, progress, signal)
+      return {}
+    }
+    return { path: await download(oid, message, access, progress, signal) }
+  }
+  return { transfer, close: () => http.close() }
+}
+
+type Rest = [progress: Parameters<Transfer>[1], signal: AbortSignal]

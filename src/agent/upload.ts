@@ -1,0 +1,225 @@
+import { createHash, type Hash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { Transform } from 'node:stream'
+import { throwIfAborted } from '../access/http-client.ts'
+import { type PlannedPart, planParts } from '../access/part-plan.ts'
+import { isTimoneError, systemCode, TimoneError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import type { Oid } from '../oid.ts'
+import type { ObjectAccess, PartBody, Upload } from './object-access.ts'
+import type { Progress } from './progress.ts'
+import type { ResumeStore } from './resume-store.ts'
+
+export interface UploadContext {
+  access: ObjectAccess
+  /** Undefined where the file lies outside an LFS storage: then nothing is remembered. */
+  resume: ResumeStore | undefined
+  /** Names where the object goes, for the resume state: no secret, no credential. */
+  target: string
+  partSize: number
+  parallelParts: number
+  log: Logger
+}
+
+/** Bytes read at a time. */
+const READ_SIZE = 512 * 1024
+
+/**
+ * Sends one object from `path`. Small ones go in one request that is bound to the oid; larger ones in parts, in
+ * parallel, continuing an upload that an earlier process left. Whatever the way, other bytes than the oid's never
+ * become visible.
+ * @throws `not_found` (no such file), `size_mismatch`, `hash_mismatch`, and what the store or network did.
+ */
+export async function uploadObject(
+  oid: Oid,
+  size: number,
+  path: string,
+  context: UploadContext,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<void> {
+  const file = await open(path, 'r').catch((error: unknown) => {
+    const code = systemCode(error) ?? 'unknown error'
+    throw new TimoneError(code === 'ENOENT' ? 'not_found' : 'denied', `cannot read ${path} (${code})`, {
+      cause: error,
+    })
+  })
+  try {
+    const { size: found } = await file.stat()
+    if (found !== size) {
+      throw new TimoneError('size_mismatch', `${path} has ${found} bytes, not ${size}: run git lfs fsck`)
+    }
+    const upload = await openUpload(oid, size, context, signal)
+    await send(file, oid, size, upload, context, progress, signal)
+    await context.resume?.dropUpload(oid)
+  } finally {
+    await file.close()
+  }
+}
+
+/** Goes on with a remembered upload where the store still has it, else starts one and remembers it. */
+async function openUpload(
+  oid: Oid,
+  size: number,
+  context: UploadContext,
+  signal: AbortSignal,
+): Promise<Upload> {
+  const { access, resume, target, partSize, log } = context
+  const state = await resume?.readUpload(oid, target, size)
+  if (state !== undefined) {
+    try {
+      const upload = await access.openUpload(oid, size, {
+        resumeId: state.uploadId,
+        partSize: state.partSize,
+        signal,
+      })
+      log.info({ oid, missing: upload.missing.length }, 'continuing an upload')
+      return upload
+    } catch (error) {
+      if (!isTimoneError(error, 'no_such_upload', 'invalid', 'not_found')) throw error
+      log.info({ oid }, 'the remembered upload is gone, starting anew')
+      await resume?.dropUpload(oid)
+    }
+  }
+  const upload = await access.openUpload(oid, size, { partSize, signal })
+  if (upload.id !== undefined) {
+    await resume
+      ?.writeUpload(oid, { version: 1, target, size, partSize: upload.partSize, uploadId: upload.id })
+      // Without the state the upload works all the same, it only cannot be continued.
+      .catch((error: unknown) => log.warn({ oid }, `cannot remember the upload: ${(error as Error).message}`))
+  }
+  return upload
+}
+
+async function send(
+  file: FileHandle,
+  oid: Oid,
+  size: number,
+  upload: Upload,
+  context: UploadContext,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<void> {
+  const parts = planParts(size, upload.partSize || size || 1)
+  const missing = new Set(upload.missing.map(({ number }) => number))
+  // Where the single request is bound to the oid, or the server hashes the whole, reading twice would be for nothing.
+  const whole = upload.id === undefined ? undefined : createHash('sha256')
+  const failed = new AbortController()
+  const either = AbortSignal.any([signal, failed.signal])
+  const inFlight = new Set<Promise<void>>()
+  let failure: unknown
+  try {
+    for (const part of parts) {
+      throwIfAborted(signal)
+      if (failure !== undefined) throw failure
+      const wanted = missing.has(part.number)
+      const digest = wanted && upload.digest !== 'none' ? createHash(upload.digest) : undefined
+      if (whole !== undefined) await readPart(file, part, [whole, digest], either)
+      if (!wanted) {
+        progress.add(part.size)
+        continue
+      }
+      const body: PartBody = { open: partOpener(file, part, progress), digest: digest?.digest('hex') }
+      const sending = upload
+        .putPart(part, body, either)
+        .catch((error: unknown) => {
+          failure ??= error
+          failed.abort(error)
+        })
+        .finally(() => inFlight.delete(sending))
+      inFlight.add(sending)
+      if (inFlight.size >= context.parallelParts) await Promise.race(inFlight)
+    }
+    await Promise.all(inFlight)
+    if (failure !== undefined) throw failure
+    const found = whole?.digest('hex') ?? oid
+    if (found !== oid)
+      throw new TimoneError(
+        'hash_mismatch',
+        `the file’s SHA-256 is ${found}: it is damaged or changed while being sent; run git lfs fsck`,
+      )
+    await upload.complete(signal)
+  } catch (error) {
+    failed.abort(error)
+    await Promise.allSettled(inFlight)
+    if (!worthContinuing(error)) {
+      await upload.abort()
+      await context.resume?.dropUpload(oid)
+    }
+    throw error
+  }
+}
+
+/** After these the same upload can be finished by a later run; after others its parts are rubbish. */
+function worthContinuing(error: unknown): boolean {
+  if (!isTimoneError(error)) return false
+  return (
+    error.retryable ||
+    [
+      'cancelled',
+      'credentials_expired',
+      'unauthorized',
+      'tls',
+      'proxy',
+      'denied',
+      'forbidden',
+      'clock_skew',
+    ].includes(error.code)
+  )
+}
+
+/** Reads a part once to hash it, in order, with one buffer; the pages are warm when it is sent. */
+async function readPart(
+  file: FileHandle,
+  part: PlannedPart,
+  hashes: (Hash | undefined)[],
+  signal: AbortSignal,
+): Promise<void> {
+  const buffer = Buffer.allocUnsafe(Math.min(READ_SIZE, Math.max(1, part.size)))
+  let done = 0
+  while (done < part.size) {
+    throwIfAborted(signal)
+    const { bytesRead } = await file.read(
+      buffer,
+      0,
+      Math.min(buffer.length, part.size - done),
+      part.offset + done,
+    )
+    if (bytesRead === 0) throw new TimoneError('size_mismatch', 'the file became shorter while being sent')
+    for (const hash of hashes) hash?.update(buffer.subarray(0, bytesRead))
+    done += bytesRead
+  }
+}
+
+/** Opens the part's bytes for one try; what an earlier try counted as sent is taken back. */
+function partOpener(file: FileHandle, part: PlannedPart, progress: Progress): PartBody['open'] {
+  let counted = 0
+  return () => {
+    progress.add(-counted)
+    counted = 0
+    const counter = new Transform({
+      highWaterMark: READ_SIZE,
+      transform(chunk: Buffer, _encoding, done) {
+        counted += chunk.length
+        progress.add(chunk.length)
+        done(null, chunk)
+      },
+      flush(done) {
+        const short = counted < part.size
+        done(short ? new TimoneError('size_mismatch', 'the file became shorter while being sent') : null)
+      },
+    })
+    if (part.size === 0) return counter.end()
+    const source = createReadStream('', {
+      fd: file,
+      autoClose: false,
+      start: part.offset,
+      end: part.offset + part.size - 1,
+      highWaterMark: READ_SIZE,
+    })
+    source.on('error', (error) => counter.destroy(error))
+    counter.on('close', () => source.destroy())
+    return source.pipe(counter)
+  }
+}

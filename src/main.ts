@@ -1,0 +1,27 @@
+import { isatty } from 'node:tty'
+
+/** Chooses the command and sets the exit code. The agent's path loads nothing that it does not need. */
+async function main(): Promise<number> {
+  const args = process.argv.slice(2)
+  const isAgent = args.length === 0 ? !isatty(0) : args.length === 1 && args[0] === 'agent'
+  if (isAgent) {
+    const { runAgent } = await import('./cli/agent.ts')
+    return runAgent(process.env)
+  }
+  const { run } = await import('./cli/program.ts')
+  const { stdin, stdout, stderr, env } = process
+  return run(args, { stdin, stdout, stderr, env, cwd: process.cwd() })
+}
+
+main().then(
+  (code) => {
+    // Not process.exit: what was written must still reach its reader.
+    process.exitCode = code
+  },
+  (error: unknown) => {
+    process.stderr.write(
+      `timone: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
+    )
+    process.exitCode = 1
+  },
+)
