@@ -1,7 +1,6 @@
 import { createHash, type Hash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { Transform } from 'node:stream'
+import { Readable } from 'node:stream'
 import { throwIfAborted } from '../access/http-client.ts'
 import { type PlannedPart, planParts } from '../access/part-plan.ts'
 import { isTimoneError, systemCode, TimoneError } from '../errors.ts'
@@ -194,32 +193,25 @@ async function readPart(
 
 /** Opens the part's bytes for one try; what an earlier try counted as sent is taken back. */
 function partOpener(file: FileHandle, part: PlannedPart, progress: Progress): PartBody['open'] {
-  let counted = 0
+  let current = { sent: 0 }
+  async function* bytes(attempt: { sent: number }): AsyncGenerator<Buffer> {
+    let read = 0
+    while (read < part.size) {
+      // A new buffer each time: the socket keeps what it has not sent yet.
+      const buffer = Buffer.allocUnsafe(Math.min(READ_SIZE, part.size - read))
+      const { bytesRead } = await file.read(buffer, 0, buffer.length, part.offset + read)
+      if (bytesRead === 0) throw new TimoneError('size_mismatch', 'the file became shorter while being sent')
+      read += bytesRead
+      yield bytesRead === buffer.length ? buffer : buffer.subarray(0, bytesRead)
+      // An attempt that was given up may still be here when the next one is under way.
+      if (attempt !== current) return
+      attempt.sent += bytesRead
+      progress.add(bytesRead)
+    }
+  }
   return () => {
-    progress.add(-counted)
-    counted = 0
-    const counter = new Transform({
-      highWaterMark: READ_SIZE,
-      transform(chunk: Buffer, _encoding, done) {
-        counted += chunk.length
-        progress.add(chunk.length)
-        done(null, chunk)
-      },
-      flush(done) {
-        const short = counted < part.size
-        done(short ? new TimoneError('size_mismatch', 'the file became shorter while being sent') : null)
-      },
-    })
-    if (part.size === 0) return counter.end()
-    const source = createReadStream('', {
-      fd: file,
-      autoClose: false,
-      start: part.offset,
-      end: part.offset + part.size - 1,
-      highWaterMark: READ_SIZE,
-    })
-    source.on('error', (error) => counter.destroy(error))
-    counter.on('close', () => source.destroy())
-    return source.pipe(counter)
+    progress.add(-current.sent)
+    current = { sent: 0 }
+    return Readable.from(bytes(current), { objectMode: false, highWaterMark: READ_SIZE })
   }
 }
