@@ -1,0 +1,183 @@
+import type { Writable } from 'node:stream'
+import { createAssumeRole, createStsClient, serverKeys } from '../access/sts.ts'
+import { loadSettings } from '../config/load-settings.ts'
+import type { S3StorageSettings, ServerSettings } from '../config/server-settings.ts'
+import { isTimoneError, systemCode } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import type { HandlerOptions } from '../server/handler.ts'
+import { createLogger, errorFields } from '../server/logger.ts'
+import { createServer, type TimoneServer } from '../server/server.ts'
+import { createFileStore } from '../storage/file-store.ts'
+import type { ObjectStore } from '../storage/object-store.ts'
+
+export interface ServeOptions {
+  listen?: string
+  data?: string
+  /** Path of the TOML file. */
+  config?: string
+  insecure?: boolean
+}
+
+/** What a command talks to; the process's own, or a test's. */
+export interface ServeIo {
+  stdout: Writable
+  stderr: Writable
+  env: Readonly<Record<string, string | undefined>>
+  cwd: string
+}
+
+const DAY = 24 * 3600 * 1000
+
+/**
+ * `timone serve`: runs until SIGTERM (exit code 0) or SIGINT (130), then lets the requests under way end. A second
+ * signal ends it at once. Gives the exit code; 1 when it could not listen.
+ * @throws {TimoneError} `config` for settings that must be put right first.
+ */
+export async function serve(options: ServeOptions, io: ServeIo): Promise<number> {
+  const { listen, data, insecure } = options
+  const { settings, warnings, inForce } = await loadSettings({
+    flags: { listen, data, insecure },
+    configFile: options.config,
+    env: io.env,
+    cwd: io.cwd,
+  })
+  const logger = createLogger({ level: settings.logLevel, destination: io.stderr })
+  for (const warning of warnings) logger.warn({}, warning)
+  const storage = await openStorage(settings, logger)
+  const server = createServer({
+    ...storage,
+    // Port 0: the address is only known when we listen on it.
+    url: settings.listen.port === 0 ? undefined : settings.url,
+    tokenSecret: settings.tokenSecret,
+    requireScope: settings.requireScope,
+    publicRepositories: settings.publicRepositories,
+    objectExpiresIn: settings.objectExpiresIn,
+    logger,
+  })
+  const stopped = waitForSignal(server, logger)
+  let address: string
+  try {
+    address = await server.listen(settings.listen)
+  } catch (error) {
+    io.stderr.write(`timone: ${cannotListen(error, settings)}\n`)
+    storage.close()
+    stopped.forget()
+    return 1
+  }
+  const url = settings.listen.port === 0 ? address : settings.url
+  const secret = inForce.find(({ key }) => key === 'auth.token_secret')?.source.kind
+  io.stdout.write(greeting(url, settings, secret === 'generated' || secret === 'default'))
+  logger.info({ address, url, storage: settings.storage.driver }, 'listening')
+  warnIfBroken(storage.store, logger)
+  const code = await stopped.code
+  storage.close()
+  return code
+}
+
+type Storage = Pick<HandlerOptions, 's3'> & { store: ObjectStore; close: () => void }
+
+async function openStorage({ storage }: ServerSettings, logger: Logger): Promise<Storage> {
+  if (storage.driver === 's3') return openBucket(storage)
+  const store = createFileStore(storage.root)
+  const sweep = (): void => {
+    store.sweep().then(
+      (swept) => {
+        if (swept > 0) logger.info({ swept }, 'removed what abandoned uploads left')
+      },
+      (error: unknown) => logger.warn(errorFields(error), 'cannot remove what abandoned uploads left'),
+    )
+  }
+  sweep()
+  const timer = setInterval(sweep, DAY)
+  return { store, close: () => clearInterval(timer) }
+}
+
+async function openBucket(storage: S3StorageSettings): Promise<Storage> {
+  const { url, region, bucket, credentials, checksums, prefix, roleArn } = storage
+  // Loaded here: the SDK takes time and memory that the file store has better use for.
+  const { createS3Store } = await import('../storage/s3-store.ts')
+  const store = createS3Store({
+    region,
+    bucket,
+    checksums,
+    forcePathStyle: storage.pathStyle,
+    checkKey: `${prefix}.timone/check`,
+    ...(url === undefined ? {} : { url }),
+    ...(credentials === undefined ? {} : { credentials }),
+  })
+  const options = { region, url: storage.stsUrl, credentials }
+  const client = createStsClient(options)
+  const site = { ...store.location, prefix, keys: serverKeys(options, client) }
+  const sts =
+    roleArn === undefined
+      ? {}
+      : { sts: { assumeRole: createAssumeRole(roleArn, client), partition: roleArn.split(':')[1] ?? 'aws' } }
+  return { store, s3: { site, ...sts }, close: () => {} }
+}
+
+/** A store that is away now may be back when it is needed: say so, and go on. */
+function warnIfBroken(store: ObjectStore, logger: Logger): void {
+  store.check({ signal: AbortSignal.timeout(10_000) }).catch((error: unknown) => {
+    logger.warn(errorFields(error), 'the storage cannot be used yet')
+  })
+}
+
+function waitForSignal(server: TimoneServer, logger: Logger): { code: Promise<number>; forget: () => void } {
+  let forget = (): void => {}
+  const code = new Promise<number>((resolve) => {
+    let stopping = false
+    const stop = (name: NodeJS.Signals): void => {
+      const exitCode = name === 'SIGINT' ? 130 : 0
+      if (stopping) {
+        logger.warn({ signal: name }, 'second signal: leaving at once')
+        server.destroy()
+        // Whatever the store is doing keeps the process alive otherwise.
+        process.exit(exitCode)
+      }
+      stopping = true
+      logger.info({ signal: name }, 'stopping: no new requests, those under way end first')
+      void server.close().then((clean) => {
+        if (!clean) logger.warn({}, 'some requests took too long and were cut off')
+        forget()
+        resolve(exitCode)
+      })
+    }
+    forget = () => {
+      process.off('SIGTERM', stop)
+      process.off('SIGINT', stop)
+    }
+    process.on('SIGTERM', stop)
+    process.on('SIGINT', stop)
+  })
+  return { code, forget }
+}
+
+function cannotListen(error: unknown, { listen: { host, port } }: ServerSettings): string {
+  const code = systemCode(error)
+  if (code === 'EADDRINUSE') {
+    return `${host}:${port} is in use: is timone running already? Choose another address with --listen HOST:PORT`
+  }
+  if (code === 'EACCES')
+    return `${host}:${port} needs more rights: choose a port above 1023 with --listen HOST:PORT`
+  const reason = isTimoneError(error) ? error.message : (code ?? String(error))
+  return `cannot listen on ${host}:${port}: ${reason}`
+}
+
+function greeting(url: string, settings: ServerSettings, withHints: boolean): string {
+  const { storage } = settings
+  const where = storage.driver === 'file' ? storage.root : `bucket ${storage.bucket}`
+  const said = `timone serves Git LFS at ${url} (objects in ${where})\n`
+  if (!withHints) return said
+  return `${said}
+To let somebody in, make a token; it is their password, with their name as user:
+  timone token create --user NAME --scope 'lfs:*:rw' --expires 30d --data ${quoted(settings.data)}
+Once for each user, for fast and resumable transfers:
+  timone install --global
+In a repository that is to keep its large files here:
+  timone init ${url}/ORG/REPO
+`
+}
+
+function quoted(path: string): string {
+  return /^[\w@%+=:,./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`
+}

@@ -1,0 +1,123 @@
+import { readFile } from 'node:fs/promises'
+import path from 'node:path'
+import { systemCode, TimoneError } from '../errors.ts'
+import { buildSettings } from './build-settings.ts'
+import { resolveSettings, SETTING_ENTRIES, type Source } from './resolve-settings.ts'
+import type { ServerSettings, SettingKey } from './server-settings.ts'
+import { readOrMakeTokenSecret, readTokenSecret, tokenSecretPath } from './token-secret.ts'
+
+/** Options of the command line that are settings; undefined: not given. */
+export interface SettingFlags {
+  readonly listen?: string | undefined
+  readonly data?: string | undefined
+  readonly insecure?: boolean | undefined
+}
+
+/** What {@link loadSettings} reads from. */
+export interface LoadOptions {
+  readonly flags?: SettingFlags
+  /** TOML file, relative to `cwd`; undefined: none. */
+  readonly configFile?: string | undefined
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly cwd: string
+}
+
+/** One setting for people: masked where it is secret. */
+export interface SettingInForce {
+  readonly key: SettingKey
+  readonly env: string
+  /** As it would be written in the environment; undefined: not set. */
+  readonly value: string | undefined
+  readonly source: Source
+}
+
+/** The settings, save that the token secret may be missing. */
+export interface KnownSettings {
+  readonly settings: Omit<ServerSettings, 'tokenSecret'> & { readonly tokenSecret: string | undefined }
+  readonly inForce: readonly SettingInForce[]
+  /** For the operator, one line each, without secrets. */
+  readonly warnings: readonly string[]
+}
+
+/** The settings that a server starts with. */
+export interface LoadedSettings extends KnownSettings {
+  readonly settings: ServerSettings
+}
+
+/** What stands for a secret in all output. */
+const MASK = '********'
+
+/** HMAC with SHA-256 is as strong as its key up to 32 bytes (RFC 7518, section 3.2). */
+const STRONG_SECRET = 32
+
+/**
+ * Reads all settings for a server's start. Without a token secret one is generated and kept in the data folder.
+ * @throws {TimoneError} `config` for everything that must be put right before a start
+ */
+export async function loadSettings(options: LoadOptions): Promise<LoadedSettings> {
+  const known = await readSettings(options)
+  const tokenSecret = known.settings.tokenSecret ?? (await readOrMakeTokenSecret(known.settings.data))
+  return { ...known, settings: Object.freeze({ ...known.settings, tokenSecret }) }
+}
+
+/**
+ * Reads all settings and changes nothing: for commands that look.
+ * @throws {TimoneError} `config`
+ */
+export async function readSettings(options: LoadOptions): Promise<KnownSettings> {
+  const file =
+    options.configFile === undefined ? undefined : await readConfigFile(options.configFile, options.cwd)
+  const resolved = resolveSettings({ flags: { ...options.flags }, env: options.env, cwd: options.cwd, file })
+  const built = buildSettings(resolved)
+
+  const given = resolved.values['auth.token_secret']
+  const kept = given === undefined ? await readTokenSecret(built.settings.data) : undefined
+  const warnings = [...built.warnings]
+  if (given !== undefined && Buffer.byteLength(given) < STRONG_SECRET) {
+    warnings.push('the token secret is under 32 bytes, so it can be guessed from any token: use a longer one')
+  }
+  const inForce = SETTING_ENTRIES.map(([key, setting]): SettingInForce => {
+    const source = resolved.sources.get(key) ?? { kind: 'default', name: '' }
+    const value = resolved.values[key] ?? derived(key, built.settings)
+    if (key === 'auth.token_secret' && kept !== undefined) {
+      const generated = { kind: 'generated', name: tokenSecretPath(built.settings.data) } as const
+      return { key, env: setting.env, value: MASK, source: generated }
+    }
+    const shown = value === undefined ? undefined : setting.type === 'secret' ? MASK : printValue(value)
+    return { key, env: setting.env, value: shown, source }
+  })
+  return { settings: Object.freeze({ ...built.settings, tokenSecret: given ?? kept }), inForce, warnings }
+}
+
+type Derived = string | boolean | undefined
+
+/** What a setting without a value of its own came to be. */
+function derived(key: SettingKey, settings: Omit<ServerSettings, 'tokenSecret'>): Derived {
+  const { storage } = settings
+  if (key === 'server.url') return settings.url
+  if (storage.driver === 'file') return key === 'storage.file.root' ? storage.root : undefined
+  if (key === 'storage.s3.sts_url') return storage.roleArn === undefined ? undefined : storage.stsUrl
+  if (key === 'storage.s3.path_style') return storage.pathStyle
+  if (key === 'storage.s3.checksums') return storage.checksums
+  return undefined
+}
+
+function printValue(value: unknown): string {
+  if (Array.isArray(value)) return value.join(',')
+  if (typeof value === 'object' && value !== null && 'host' in value && 'port' in value) {
+    const host = String(value.host)
+    return `${host.includes(':') ? `[${host}]` : host}:${value.port}`
+  }
+  return String(value)
+}
+
+async function readConfigFile(name: string, cwd: string): Promise<{ path: string; text: string }> {
+  const file = path.resolve(cwd, name)
+  try {
+    return { path: file, text: await readFile(file, 'utf8') }
+  } catch (error) {
+    throw new TimoneError('config', `cannot read the settings file ${file} (${systemCode(error)})`, {
+      cause: error,
+    })
+  }
+}

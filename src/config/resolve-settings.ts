@@ -1,0 +1,120 @@
+import path from 'node:path'
+import { TimoneError } from '../errors.ts'
+import { didYouMean } from './nearest.ts'
+import { SERVER_SETTINGS, type Setting, type SettingKey } from './server-settings.ts'
+import { readSetting, type SettingValues } from './setting-types.ts'
+import { readTomlSettings } from './toml-file.ts'
+
+/** Where a value came from. */
+export interface Source {
+  readonly kind: 'flag' | 'environment' | 'file' | 'default' | 'generated'
+  /** Option, variable or file; for a file with `env:NAME` both. Empty for defaults. */
+  readonly name: string
+}
+
+/** What the settings are read from. */
+export interface SettingSources {
+  /** Options of the command line by their long name; undefined: not given. */
+  readonly flags: Readonly<Record<string, string | boolean | undefined>>
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Absolute: relative paths start here, those in a file in the folder of the file. */
+  readonly cwd: string
+  readonly file?: { readonly path: string; readonly text: string } | undefined
+}
+
+/** Every setting that has a value, typed by its key, and where each value came from. */
+export interface ResolvedSettings {
+  readonly values: { readonly [K in SettingKey]?: SettingValues[(typeof SERVER_SETTINGS)[K]['type']] }
+  readonly sources: ReadonlyMap<SettingKey, Source>
+}
+
+/** Variables of the client side, which may be set where a server runs too. */
+const CLIENT_VARIABLES: ReadonlySet<string> = new Set(['TIMONE_LOG'])
+
+/** Every setting and its key. */
+export const SETTING_ENTRIES = Object.entries(SERVER_SETTINGS) as readonly (readonly [SettingKey, Setting])[]
+
+/**
+ * Finds each setting's value: flag, else environment, else file, else default. A variable that is set but empty counts
+ * as not set, but for secrets, where it is most likely a mistake.
+ * @throws {TimoneError} `config`: an unknown name, or a value that cannot be read
+ */
+export function resolveSettings(from: SettingSources): ResolvedSettings {
+  const inFile =
+    from.file === undefined
+      ? new Map<string, string>()
+      : readTomlSettings(from.file.text, from.file.path, Object.keys(SERVER_SETTINGS))
+  refuseUnknownVariables(from.env, inFile)
+
+  const values: Record<string, unknown> = {}
+  const sources = new Map<SettingKey, Source>()
+  for (const [key, setting] of SETTING_ENTRIES) {
+    const found = find(key, setting, from, inFile)
+    if (found === undefined) continue
+    const base = found.source.kind === 'file' && from.file ? path.dirname(from.file.path) : from.cwd
+    if (setting.type === 'secret' && found.text.trim() === '') {
+      throw new TimoneError('config', `${describe(key, found.source)} is empty: give it a value or remove it`)
+    }
+    try {
+      values[key] = readSetting(setting.type, found.text, { base, choices: setting.choices ?? {} })
+    } catch (error) {
+      throw new TimoneError('config', `${describe(key, found.source)}: ${(error as Error).message}`)
+    }
+    sources.set(key, found.source)
+  }
+  return { values: values as ResolvedSettings['values'], sources }
+}
+
+/** A setting for a message, by the name that the reader knows it by. */
+function describe(key: SettingKey, source: Source): string {
+  return source.kind === 'file' ? `${key} in ${source.name}` : source.kind === 'default' ? key : source.name
+}
+
+function find(
+  key: SettingKey,
+  setting: Setting,
+  from: SettingSources,
+  inFile: ReadonlyMap<string, string>,
+): { text: string; source: Source } | undefined {
+  const flag = setting.flag === undefined ? undefined : from.flags[setting.flag]
+  if (flag !== undefined) return { text: String(flag), source: { kind: 'flag', name: `--${setting.flag}` } }
+
+  const variable = from.env[setting.env]
+  if (variable !== undefined && (variable !== '' || setting.type === 'secret')) {
+    return { text: variable, source: { kind: 'environment', name: setting.env } }
+  }
+
+  const text = inFile.get(key)
+  const file = from.file?.path ?? ''
+  const referred = referredVariable(text)
+  if (referred !== undefined) {
+    const value = from.env[referred]
+    if (value === undefined || value === '') {
+      throw new TimoneError(
+        'config',
+        `${key} in ${file} names the environment variable ${referred}, which is not set`,
+      )
+    }
+    return { text: value, source: { kind: 'file', name: `${file} (env:${referred})` } }
+  }
+  if (text !== undefined) return { text, source: { kind: 'file', name: file } }
+
+  return setting.default === undefined
+    ? undefined
+    : { text: setting.default, source: { kind: 'default', name: '' } }
+}
+
+/** NAME of a value `env:NAME`. */
+function referredVariable(text: string | undefined): string | undefined {
+  return text?.startsWith('env:') === true ? text.slice('env:'.length) : undefined
+}
+
+function refuseUnknownVariables(env: SettingSources['env'], inFile: ReadonlyMap<string, string>): void {
+  const known = SETTING_ENTRIES.map(([, setting]) => setting.env)
+  const others = new Set([...CLIENT_VARIABLES, ...[...inFile.values()].map(referredVariable)])
+  for (const name of Object.keys(env)) {
+    if (!name.startsWith('TIMONE_') || name.startsWith('TIMONE_TEST_')) continue
+    if (known.includes(name) || others.has(name)) continue
+    throw new TimoneError('config', `unknown setting ${name} in the environment${didYouMean(name, known)}`)
+  }
+}

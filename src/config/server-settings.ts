@@ -1,0 +1,212 @@
+import type { ListenAddress, SettingType } from './setting-types.ts'
+
+/** Everything that `timone serve` can be told, checked, frozen. Made by `load-settings.ts` only. */
+export interface ServerSettings {
+  /** pino's name of the lowest level that is logged. */
+  readonly logLevel: string
+  readonly listen: ListenAddress
+  /** Public address, without a slash at the end. */
+  readonly url: string
+  readonly insecure: boolean
+  /** Absolute path of the folder for the server's own files. */
+  readonly data: string
+  readonly tokenSecret: string
+  readonly requireScope: boolean
+  /** `org/repo` or `org/*`. */
+  readonly publicRepositories: readonly string[]
+  /** Seconds. */
+  readonly objectExpiresIn: number
+  readonly storage: FileStorageSettings | S3StorageSettings
+}
+
+/** Objects in a folder of this machine. */
+export interface FileStorageSettings {
+  readonly driver: 'file'
+  /** Absolute path. */
+  readonly root: string
+}
+
+/** Objects in a bucket. */
+export interface S3StorageSettings {
+  readonly driver: 's3'
+  /** Undefined: AWS, by region. */
+  readonly url?: string
+  readonly region: string
+  readonly bucket: string
+  /** Empty, or ends with `/`. */
+  readonly prefix: string
+  /** Undefined: found as the AWS tools do (environment, profile, instance role). */
+  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string }
+  /** Set: STS AssumeRole with a session policy; undefined: signed URLs. */
+  readonly roleArn?: string
+  readonly stsUrl?: string
+  readonly pathStyle: boolean
+  readonly checksums: 'when_required' | 'when_supported'
+}
+
+/** One setting, described once: the settings table of the README, `timone config` and the parser all read this. */
+export interface Setting {
+  readonly type: SettingType
+  readonly env: string
+  /** Long option of `timone serve`, without the dashes. */
+  readonly flag?: string
+  /** As it would be written in the environment. */
+  readonly default?: string
+  /** What stands in where `default` cannot say it. */
+  readonly defaultWords?: string
+  readonly choices?: Readonly<Record<string, string>>
+  readonly sentence: string
+}
+
+const LEVELS = {
+  trace: 'trace',
+  debug: 'debug',
+  info: 'info',
+  warn: 'warn',
+  error: 'error',
+  fatal: 'fatal',
+  silent: 'silent',
+  // As the earlier timone, a Python program, spelled them.
+  warning: 'warn',
+  critical: 'fatal',
+}
+
+/** Every setting of the server, by its place in the TOML file. */
+export const SERVER_SETTINGS = {
+  'server.listen': {
+    type: 'listen',
+    env: 'TIMONE_LISTEN',
+    flag: 'listen',
+    default: '127.0.0.1:8000',
+    sentence: 'Address to listen on, HOST:PORT; port 0 takes a free one.',
+  },
+  'server.url': {
+    type: 'url',
+    env: 'TIMONE_ENDPOINT_URL',
+    defaultWords: 'http:// and the listen address',
+    sentence: 'Public address of the server, as clients reach it; links in answers begin with it.',
+  },
+  'server.insecure': {
+    type: 'boolean',
+    env: 'TIMONE_INSECURE',
+    flag: 'insecure',
+    default: 'false',
+    sentence: 'Allow plain http on a public address, where anyone on the way can read the tokens.',
+  },
+  'server.data': {
+    type: 'path',
+    env: 'TIMONE_DATA',
+    flag: 'data',
+    default: 'timone-data',
+    sentence:
+      "Folder for the server's own files: the generated secret and, with the file driver, the objects.",
+  },
+  'server.log_level': {
+    type: 'choice',
+    env: 'TIMONE_LOG_LEVEL',
+    default: 'info',
+    choices: LEVELS,
+    sentence: 'Lowest level that is logged: trace, debug, info, warn, error, fatal or silent.',
+  },
+  'auth.token_secret': {
+    type: 'secret',
+    env: 'TIMONE_TOKEN_SECRET',
+    defaultWords: 'generated, kept in DATA/token-secret',
+    sentence: 'Secret that signs user tokens (HS256); 32 bytes or more.',
+  },
+  'auth.require_scope': {
+    type: 'boolean',
+    env: 'TIMONE_REQUIRE_SCOPE',
+    default: 'false',
+    sentence: 'Refuse tokens that carry no scope, instead of trusting them with every repository.',
+  },
+  'lfs.public_repositories': {
+    type: 'repositories',
+    env: 'TIMONE_PUBLIC_REPOSITORIES',
+    default: '',
+    sentence: 'Repositories that anyone may download from: org/repo or org/*, separated by commas.',
+  },
+  'lfs.object_expires_in': {
+    type: 'duration',
+    env: 'TIMONE_OBJECT_EXPIRESIN',
+    default: '3600',
+    sentence:
+      'Seconds for which links and storage credentials are good, 60 to 43200; STS gives no less than 900 and no more than the role allows.',
+  },
+  'storage.driver': {
+    type: 'choice',
+    env: 'TIMONE_STORAGE',
+    default: 'file',
+    choices: { file: 'file', s3: 's3', DumbStorageDriver: 'file', S3StorageDriver: 's3' },
+    sentence: 'Where objects live: file or s3 (DumbStorageDriver and S3StorageDriver mean the same).',
+  },
+  'storage.file.root': {
+    type: 'path',
+    env: 'TIMONE_STORAGE_FILE_ROOT',
+    defaultWords: 'DATA/objects',
+    sentence: 'Folder that the file driver keeps objects in.',
+  },
+  'storage.s3.url': {
+    type: 'url',
+    env: 'TIMONE_STORAGE_S3_URL',
+    defaultWords: 'AWS',
+    sentence: 'Address of an S3-compatible store.',
+  },
+  'storage.s3.region': {
+    type: 'string',
+    env: 'TIMONE_STORAGE_S3_REGION',
+    sentence: 'Region of the bucket; required with s3.',
+  },
+  'storage.s3.bucket': {
+    type: 'string',
+    env: 'TIMONE_STORAGE_S3_BUCKET',
+    sentence: 'Name of the bucket; required with s3.',
+  },
+  'storage.s3.prefix': {
+    type: 'string',
+    env: 'TIMONE_STORAGE_S3_PREFIX',
+    default: '',
+    sentence: 'What every key in the bucket begins with; a slash is added at its end.',
+  },
+  'storage.s3.key': {
+    type: 'secret',
+    env: 'TIMONE_STORAGE_S3_KEY',
+    defaultWords: 'found as the AWS tools do',
+    sentence: 'Access key id of the server itself.',
+  },
+  'storage.s3.secret': {
+    type: 'secret',
+    env: 'TIMONE_STORAGE_S3_SECRET',
+    defaultWords: 'found as the AWS tools do',
+    sentence: 'Secret access key of the server itself.',
+  },
+  'storage.s3.role_arn': {
+    type: 'string',
+    env: 'TIMONE_STORAGE_S3_ROLE_ARN',
+    defaultWords: 'none: signed URLs',
+    sentence:
+      'Role whose short-lived credentials, narrowed to one repository and one direction, clients are given.',
+  },
+  'storage.s3.sts_url': {
+    type: 'url',
+    env: 'TIMONE_STORAGE_S3_STS_URL',
+    defaultWords: 'the S3 address, or AWS',
+    sentence: 'Address of the STS service.',
+  },
+  'storage.s3.path_style': {
+    type: 'boolean',
+    env: 'TIMONE_STORAGE_S3_PATH_STYLE',
+    defaultWords: 'true when an S3 address is set',
+    sentence: 'Put the bucket into the path of requests instead of the host name.',
+  },
+  'storage.s3.checksums': {
+    type: 'choice',
+    env: 'TIMONE_STORAGE_S3_CHECKSUMS',
+    defaultWords: 'when_required when an S3 address is set, else when_supported',
+    choices: { when_required: 'when_required', when_supported: 'when_supported' },
+    sentence: 'Whether the S3 client adds checksums of its own to requests; some stores refuse them.',
+  },
+} as const satisfies Readonly<Record<string, Setting>>
+
+/** Place of a setting in the TOML file. */
+export type SettingKey = keyof typeof SERVER_SETTINGS

@@ -1,0 +1,126 @@
+import path from 'node:path'
+import { TimoneError } from '../errors.ts'
+import { parseRepository, repositoryName } from '../repository.ts'
+import { parseDuration } from './duration.ts'
+
+/** Where a server listens. `host` is a name or an address, IPv6 without brackets; port 0 lets the system choose. */
+export interface ListenAddress {
+  readonly host: string
+  readonly port: number
+}
+
+/** What each type of setting is once it is read. Durations are whole seconds; paths are absolute. */
+export interface SettingValues {
+  string: string
+  secret: string
+  integer: number
+  boolean: boolean
+  repositories: readonly string[]
+  url: string
+  listen: ListenAddress
+  duration: number
+  choice: string
+  path: string
+}
+
+export type SettingType = keyof SettingValues
+
+/** What reading a value needs to know beside its type. */
+export interface ReadContext {
+  /** Folder that relative paths start from. */
+  readonly base: string
+  /** Accepted spellings of a `choice` and what each stands for. */
+  readonly choices?: Readonly<Record<string, string>>
+}
+
+type Reader<T extends SettingType> = (text: string, context: ReadContext) => SettingValues[T]
+
+const READERS: { readonly [T in SettingType]: Reader<T> } = {
+  string: (text) => text,
+  secret: (text) => text,
+  integer: (text) => {
+    if (!/^-?\d{1,15}$/.test(text.trim())) throw wrong('a whole number')
+    return Number(text)
+  },
+  boolean: (text) => {
+    const known = BOOLEANS.get(text.trim().toLowerCase())
+    if (known === undefined) throw wrong('true or false')
+    return known
+  },
+  repositories: (text) =>
+    Object.freeze(
+      text
+        .split(',')
+        .map((item) => item.trim())
+        .filter((item) => item !== '')
+        .map(readRepository),
+    ),
+  url: readUrl,
+  listen: readListen,
+  duration: parseDuration,
+  choice: (text, { choices = {} }) => {
+    const spelled = Object.keys(choices).find(
+      (spelling) => spelling.toLowerCase() === text.trim().toLowerCase(),
+    )
+    if (spelled === undefined) throw wrong(`one of ${[...new Set(Object.values(choices))].join(', ')}`)
+    return choices[spelled] as string
+  },
+  path: (text, { base }) => path.resolve(base, text),
+}
+
+const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
+  ['true', true],
+  ['yes', true],
+  ['on', true],
+  ['1', true],
+  ['false', false],
+  ['no', false],
+  ['off', false],
+  ['0', false],
+])
+
+/**
+ * Reads the text of one setting.
+ * @throws {TimoneError} `config`, saying what it must be; never the text itself, which may be a secret
+ */
+export function readSetting<T extends SettingType>(
+  type: T,
+  text: string,
+  context: ReadContext,
+): SettingValues[T] {
+  return READERS[type](text, context)
+}
+
+function readRepository(text: string): string {
+  const [org, repo, ...rest] = text.split('/')
+  try {
+    if (org === undefined || repo === undefined || rest.length > 0) throw new TypeError('not org/repo')
+    return repo === '*' ? `${parseRepository(org, 'x').org}/*` : repositoryName(parseRepository(org, repo))
+  } catch {
+    throw wrong('org/repo or org/*, separated by commas')
+  }
+}
+
+/** http or https, nothing that does not belong into an address; without a slash at the end. */
+function readUrl(text: string): string {
+  const url = URL.parse(text.trim())
+  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    throw wrong('an address that begins with http:// or https://')
+  }
+  if (url.username !== '' || url.password !== '')
+    throw wrong('an address without user name and password in it')
+  if (url.search !== '' || url.hash !== '') throw wrong('an address without ? or #')
+  return url.origin + url.pathname.replace(/\/+$/, '')
+}
+
+function readListen(text: string): ListenAddress {
+  const [, ipv6, name, digits] =
+    /^(?:\[([0-9A-Fa-f:.]+)\]:|([^\s:[\]/]+):)?(\d{1,5})$/.exec(text.trim()) ?? []
+  const port = Number(digits)
+  if (digits === undefined || port > 65_535) throw wrong('HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000')
+  return Object.freeze({ host: ipv6 ?? name ?? '127.0.0.1', port })
+}
+
+function wrong(what: string): TimoneError {
+  return new TimoneError('config', `must be ${what}`)
+}
