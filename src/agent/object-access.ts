@@ -43,6 +43,16 @@ export interface GetRequest {
   signal: AbortSignal
 }
 
+export interface OpenUploadOptions {
+  /** Id of an upload to go on with. */
+  resumeId?: string
+  /** Wanted size of the parts, bytes; what the object's size asks for wins. */
+  partSize: number
+  /** A damaged object is there and is to be replaced; otherwise nothing is ever overwritten. */
+  replace: boolean
+  signal: AbortSignal
+}
+
 /** The way to one object: signed here with storage credentials, or by signed URLs from the server. */
 export interface ObjectAccess {
   /** Host that the bytes go to or come from, for messages and back-off. */
@@ -50,9 +60,5 @@ export interface ObjectAccess {
   /** One try. Answers 200 (whole) or 206 (from `offset`). Every other status is thrown as a TimoneError. */
   get(oid: Oid, size: number, request: GetRequest): Promise<HttpResponse>
   /** Starts an upload, or goes on with `resumeId`. @throws `no_such_upload` when that is gone. */
-  openUpload(
-    oid: Oid,
-    size: number,
-    options: { resumeId?: string; partSize: number; signal: AbortSignal },
-  ): Promise<Upload>
+  openUpload(oid: Oid, size: number, options: OpenUploadOptions): Promise<Upload>
 }

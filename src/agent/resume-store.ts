@@ -10,6 +10,8 @@ export interface UploadState {
   /** Where the upload was started: host and kind. Another server's state is of no use here. */
   target: string
   size: number
+  /** Modification time of the file: parts of a file that was changed since are not this object's. */
+  mtimeMs: number
   partSize: number
   uploadId: string
 }
@@ -67,13 +69,17 @@ export class ResumeStore {
   }
 
   /** The state of an earlier upload of `oid` to `target`; undefined when there is none or it cannot be used. */
-  async readUpload(oid: Oid, target: string, size: number): Promise<UploadState | undefined> {
+  async readUpload(
+    oid: Oid,
+    { target, size, mtimeMs }: Pick<UploadState, 'target' | 'size' | 'mtimeMs'>,
+  ): Promise<UploadState | undefined> {
     try {
       const state = JSON.parse(await readFile(this.#uploadPath(oid), 'utf8')) as UploadState
       const usable =
         state.version === 1 &&
         state.target === target &&
         state.size === size &&
+        state.mtimeMs === mtimeMs &&
         Number.isSafeInteger(state.partSize) &&
         state.partSize > 0 &&
         typeof state.uploadId === 'string' &&

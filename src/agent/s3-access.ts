@@ -10,7 +10,7 @@ import type { Oid } from '../oid.ts'
 import { objectKey } from '../storage/object-key.ts'
 import { objectUrl } from '../storage/s3-location.ts'
 import { EMPTY_SHA256, signHeaders, UNSIGNED_PAYLOAD } from '../storage/sigv4.ts'
-import type { GetRequest, ObjectAccess, PartBody, Upload } from './object-access.ts'
+import type { GetRequest, ObjectAccess, OpenUploadOptions, PartBody, Upload } from './object-access.ts'
 import { s3Error, s3ErrorFromText, xmlAll, xmlText } from './s3-response.ts'
 
 /** Credentials good right now; `stale` are some that the store has refused. */
@@ -24,6 +24,8 @@ export interface S3AccessOptions {
   retrier: Retrier
   credentials: CredentialsSource
   endpoint: string
+  /** Asks the server whether the object is there whole; storage credentials for uploads cannot read. */
+  isPresent: (oid: Oid, size: number, uploadId: string, signal: AbortSignal) => Promise<boolean>
   log: Logger
 }
 
@@ -75,15 +77,12 @@ export class S3Access implements ObjectAccess {
     })
   }
 
-  async openUpload(
-    oid: Oid,
-    size: number,
-    options: { resumeId?: string; partSize: number; signal: AbortSignal },
-  ): Promise<Upload> {
+  async openUpload(oid: Oid, size: number, options: OpenUploadOptions): Promise<Upload> {
     const key = await this.#keyOf(oid, options.signal)
     const partSize = partSizeFor(size, options.partSize)
     const parts = planParts(size, partSize)
-    if (parts.length === 1) return this.#single(key, oid, size, parts)
+    const object = { key, oid, size, replace: options.replace }
+    if (parts.length === 1) return this.#single(object, parts)
     const stored = new Map<number, StoredPart>()
     let id = options.resumeId
     if (id === undefined) {
@@ -91,11 +90,11 @@ export class S3Access implements ObjectAccess {
     } else {
       for (const part of await this.#listParts(key, id, options.signal)) stored.set(part.number, part)
     }
-    return this.#multipart(key, id, size, partSize, parts, stored)
+    return this.#multipart(object, id, partSize, parts, stored)
   }
 
   /** The whole object in one PUT whose signed payload hash is the oid: the store itself refuses other bytes. */
-  #single(key: string, oid: Oid, size: number, parts: PlannedPart[]): Upload {
+  #single({ key, oid, size, replace }: TargetObject, parts: PlannedPart[]): Upload {
     const put = async (
       body: PartBody,
       signal: AbortSignal,
@@ -113,7 +112,7 @@ export class S3Access implements ObjectAccess {
       missing: parts,
       digest: 'none',
       putPart: async (_part, body, signal) => {
-        await this.#createOnly(key, size, signal, (headers) => put(body, signal, headers))
+        await this.#createOnly(replace, (headers) => put(body, signal, headers))
       },
       complete: async () => {},
       abort: async () => {},
@@ -121,9 +120,8 @@ export class S3Access implements ObjectAccess {
   }
 
   #multipart(
-    key: string,
+    { key, oid, size, replace }: TargetObject,
     id: string,
-    size: number,
     partSize: number,
     parts: PlannedPart[],
     stored: Map<number, StoredPart>,
@@ -161,50 +159,40 @@ export class S3Access implements ObjectAccess {
           return `<Part><PartNumber>${part.number}</PartNumber><ETag>${escapeXml(etag)}</ETag></Part>`
         })
         const body = `<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">${list.join('')}</CompleteMultipartUpload>`
-        await this.#createOnly(
-          key,
-          size,
-          signal,
-          (headers) => this.#complete(key, id, body, headers, signal),
-          id,
-        )
+        try {
+          const complete = (headers: Record<string, string>): Promise<void> =>
+            this.#complete(key, id, body, headers, signal)
+          if (!(await this.#createOnly(replace, complete))) await this.#abort(key, id)
+        } catch (error) {
+          // Completed by another process, or by us before an answer was lost: only the server may look.
+          if (!isTimoneError(error, 'no_such_upload')) throw error
+          if (!(await this.#options.isPresent(oid, size, id, signal))) throw error
+        }
       },
       abort: () => this.#abort(key, id),
     }
   }
 
   /**
-   * Writes on condition that nothing is there. What is there already is success when it has the object's size: its
-   * name is its hash. A damaged one (another size) is replaced: the bytes sent were checked.
+   * Writes on condition that nothing is there, unless a damaged object is to be replaced. What has appeared meanwhile
+   * is success: its name is its hash, and git-lfs has the server verify it. Gives false in that case.
    */
   async #createOnly(
-    key: string,
-    size: number,
-    signal: AbortSignal,
+    replace: boolean,
     write: (headers: Record<string, string>) => Promise<void>,
-    uploadId?: string,
-  ): Promise<void> {
+  ): Promise<boolean> {
+    const conditional = this.#conditional && !replace
     try {
-      await write(this.#conditional ? { 'if-none-match': '*' } : {})
-      return
+      await write(conditional ? { 'if-none-match': '*' } : {})
+      return true
     } catch (error) {
-      if (isTimoneError(error) && error.status === 501 && this.#conditional) {
-        this.#options.log.info({ host: this.host }, 'the store has no conditional writes')
-        this.#conditional = false
-        await write({})
-        return
-      }
-      if (!isTimoneError(error, 'precondition_failed', 'no_such_upload')) throw error
-      const found = await this.#sizeOf(key, signal)
-      if (found === size) {
-        if (uploadId !== undefined && isTimoneError(error, 'precondition_failed'))
-          await this.#abort(key, uploadId)
-        return
-      }
-      if (isTimoneError(error, 'no_such_upload')) throw error
-      this.#options.log.warn({ key, found, size }, 'replacing a damaged object')
+      if (conditional && isTimoneError(error, 'precondition_failed')) return false
+      if (!conditional || !isTimoneError(error) || error.status !== 501) throw error
+      this.#options.log.info({ host: this.host }, 'the store has no conditional writes')
+      this.#conditional = false
+      await write({})
+      return true
     }
-    await write({})
   }
 
   async #create(key: string, signal: AbortSignal): Promise<string> {
@@ -291,18 +279,6 @@ export class S3Access implements ObjectAccess {
     }
   }
 
-  /** Bytes of the object that is there; undefined when there is none or the store does not say. */
-  async #sizeOf(key: string, signal: AbortSignal): Promise<number | undefined> {
-    try {
-      const response = await this.#call({ method: 'HEAD', key, what: 'HEAD', signal })
-      await discard(response)
-      return Number(response.headers['content-length'])
-    } catch (error) {
-      if (isTimoneError(error, 'not_found', 'denied')) return undefined
-      throw error
-    }
-  }
-
   /** A call that is tried again while that can help; `use` must read the response and may ask for another try too. */
   #retried<T>(call: Call, use: (response: HttpResponse) => Promise<T>): Promise<T> {
     return this.#options.retrier.run(this.host, async () => use(await this.#call(call)), {
@@ -327,7 +303,12 @@ export class S3Access implements ObjectAccess {
       const sentAt = Date.now()
       const response = await this.#send(call, held)
       if (response.status >= 200 && response.status < 300) return response
-      const { error, failure } = await s3Error(response, this.host, call.what)
+      const { error: said, failure } = await s3Error(response, this.host, call.what)
+      // Ceph says NoSuchKey where S3 says NoSuchUpload.
+      const lost = said.code === 'not_found' && call.query?.uploadId !== undefined
+      const error = lost
+        ? new TimoneError('no_such_upload', said.message, { cause: said, status: 404 })
+        : said
       const expired =
         error.code === 'credentials_expired' || (error.code === 'denied' && held.expiresAt <= Date.now())
       if (expired && stale === undefined) {
@@ -392,6 +373,13 @@ export class S3Access implements ObjectAccess {
   async #keyOf(oid: Oid, signal: AbortSignal): Promise<string> {
     return objectKey(s3Of(await this.#options.credentials(undefined, signal)).prefix, oid)
   }
+}
+
+interface TargetObject {
+  key: string
+  oid: Oid
+  size: number
+  replace: boolean
 }
 
 interface StoredPart {

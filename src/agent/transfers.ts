@@ -1,15 +1,16 @@
-import { CredentialsClient, type HeldCredentials } from '../access/client.ts'
-import { HttpClient } from '../access/http-client.ts'
+import { CredentialsClient, type HeldCredentials, parseHref, postJson } from '../access/client.ts'
+import type { TransferRequest } from '../access/credentials.ts'
+import { HttpClient, type HttpSend } from '../access/http-client.ts'
 import { Retrier } from '../access/retry.ts'
-import { TimoneError } from '../errors.ts'
+import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { isObjectSize, type Oid, parseOid } from '../oid.ts'
 import { downloadObject } from './download.ts'
 import { type GitEnvironment, storageOfObjectPath } from './git-environment.ts'
 import type { ObjectAccess } from './object-access.ts'
-import type { TransferMessage } from './protocol.ts'
+import type { Action, TransferMessage } from './protocol.ts'
 import { ResumeStore } from './resume-store.ts'
-import { S3Access } from './s3-access.ts'
+import { S3Access, type S3AccessOptions } from './s3-access.ts'
 import type { Transfer } from './session.ts'
 import { uploadObject } from './upload.ts'
 import { UrlAccess } from './url-access.ts'
@@ -71,7 +72,7 @@ export async function openTransfers(
     const shared = { send: http.send, retrier, credentials: source, log }
     const access =
       answer.driver === 's3'
-        ? new S3Access({ ...shared, endpoint: answer.endpoint })
+        ? new S3Access({ ...shared, endpoint: answer.endpoint, isPresent: presenceAt(http.send, action) })
         : new UrlAccess({ ...shared, transfers: answer.transfers })
     accesses.set(key, access)
     return access
@@ -96,6 +97,7 @@ export async function openTransfers(
         target: `${message.action?.href ?? ''}#${access.host}`,
         partSize: settings.partSize,
         parallelParts: settings.parallelParts,
+        replace: message.action?.header[REPLACE] === '1',
         log,
       },
       ...rest,
@@ -129,6 +131,25 @@ export async function openTransfers(
     return { path: await download(oid, message, access, progress, signal) }
   }
   return { transfer, close: () => http.close() }
+}
+
+/** In an action's header: the bucket holds a damaged object under this oid. */
+const REPLACE = 'Timone-Replace'
+
+/** Asks the transfers route, which lies beside the credentials route, about an upload that the store no longer knows. */
+function presenceAt(send: HttpSend, action: Action): S3AccessOptions['isPresent'] {
+  return async (oid, size, uploadId, signal) => {
+    const url = new URL('transfers', parseHref(action.href))
+    const request: TransferRequest = { operation: 'upload', oid, size, upload_id: uploadId }
+    try {
+      const { answer } = await postJson(send, url, action.header, request, signal)
+      const { parts } = answer as { parts?: unknown }
+      return Array.isArray(parts) && parts.length === 0
+    } catch (error) {
+      if (isTimoneError(error, 'no_such_upload', 'not_found', 'unauthorized')) return false
+      throw error
+    }
+  }
 }
 
 type Rest = [progress: Parameters<Transfer>[1], signal: AbortSignal]

@@ -18,6 +18,8 @@ export interface UploadContext {
   target: string
   partSize: number
   parallelParts: number
+  /** The server has a damaged object under this oid and wants it replaced. */
+  replace: boolean
   log: Logger
 }
 
@@ -45,13 +47,22 @@ export async function uploadObject(
     })
   })
   try {
-    const { size: found } = await file.stat()
+    const { size: found, mtimeMs } = await file.stat()
     if (found !== size) {
       throw new TimoneError('size_mismatch', `${path} has ${found} bytes, not ${size}: run git lfs fsck`)
     }
-    const upload = await openUpload(oid, size, context, signal)
-    await send(file, oid, size, upload, context, progress, signal)
-    await context.resume?.dropUpload(oid)
+    const attempt = async (): Promise<void> => {
+      const upload = await openUpload(oid, size, mtimeMs, context, signal)
+      await send(file, oid, size, upload, context, progress, signal)
+      await context.resume?.dropUpload(oid)
+    }
+    await attempt().catch(async (error: unknown) => {
+      if (!isTimoneError(error, 'no_such_upload')) throw error
+      // Somebody has dropped the upload under our hands (a lifecycle rule, an operator): begin anew, once.
+      context.log.warn({ oid }, error.message)
+      progress.add(-size)
+      await attempt()
+    })
   } finally {
     await file.close()
   }
@@ -61,16 +72,18 @@ export async function uploadObject(
 async function openUpload(
   oid: Oid,
   size: number,
+  mtimeMs: number,
   context: UploadContext,
   signal: AbortSignal,
 ): Promise<Upload> {
-  const { access, resume, target, partSize, log } = context
-  const state = await resume?.readUpload(oid, target, size)
+  const { access, resume, target, partSize, replace, log } = context
+  const state = await resume?.readUpload(oid, { target, size, mtimeMs })
   if (state !== undefined) {
     try {
       const upload = await access.openUpload(oid, size, {
         resumeId: state.uploadId,
         partSize: state.partSize,
+        replace,
         signal,
       })
       log.info({ oid, missing: upload.missing.length }, 'continuing an upload')
@@ -81,10 +94,17 @@ async function openUpload(
       await resume?.dropUpload(oid)
     }
   }
-  const upload = await access.openUpload(oid, size, { partSize, signal })
+  const upload = await access.openUpload(oid, size, { partSize, replace, signal })
   if (upload.id !== undefined) {
     await resume
-      ?.writeUpload(oid, { version: 1, target, size, partSize: upload.partSize, uploadId: upload.id })
+      ?.writeUpload(oid, {
+        version: 1,
+        target,
+        size,
+        mtimeMs,
+        partSize: upload.partSize,
+        uploadId: upload.id,
+      })
       // Without the state the upload works all the same, it only cannot be continued.
       .catch((error: unknown) => log.warn({ oid }, `cannot remember the upload: ${(error as Error).message}`))
   }

@@ -6,7 +6,7 @@ import type { Retrier } from '../access/retry.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Oid } from '../oid.ts'
-import type { GetRequest, ObjectAccess, PartBody, Upload } from './object-access.ts'
+import type { GetRequest, ObjectAccess, OpenUploadOptions, PartBody, Upload } from './object-access.ts'
 import type { CredentialsSource } from './s3-access.ts'
 import { s3Error } from './s3-response.ts'
 
@@ -47,11 +47,7 @@ export class UrlAccess implements ObjectAccess {
     return this.#once('GET', answer, headers, undefined, 'GET', request.signal)
   }
 
-  async openUpload(
-    oid: Oid,
-    size: number,
-    options: { resumeId?: string; partSize: number; signal: AbortSignal },
-  ): Promise<Upload> {
+  async openUpload(oid: Oid, size: number, options: OpenUploadOptions): Promise<Upload> {
     const wanted: TransferRequest = { operation: 'upload', oid, size, part_size: options.partSize }
     if (options.resumeId !== undefined) wanted.upload_id = options.resumeId
     let { answer, until } = await this.#askUpload(wanted, options.signal)

@@ -133,7 +133,7 @@ export function presign(
     target.searchParams.set('X-Amz-Security-Token', context.keys.sessionToken)
   }
   target.searchParams.set('X-Amz-SignedHeaders', names.join(';'))
-  const payloadHash = headers['x-amz-content-sha256'] ?? UNSIGNED_PAYLOAD
+  const payloadHash = signed.find(([name]) => name === 'x-amz-content-sha256')?.[1] ?? UNSIGNED_PAYLOAD
   const { signature } = signatureOf(scope, method, target, signed, payloadHash)
   // Our own encoding, not URLSearchParams' (which writes a space as +): it must read as it was signed.
   return `${target.origin}${target.pathname}?${canonicalQuery(target)}&X-Amz-Signature=${signature}`

@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
-import { s3Settings } from './s3.ts'
+import { testS3 } from './s3.ts'
 
 /** The built program: end-to-end tests run what users run. */
 export const TIMONE = resolve('dist/timone.js')
@@ -67,15 +67,15 @@ export type Backend = 'file' | 's3-sts' | 's3-url'
 /** Settings of a server on `backend`; each call uses a key prefix of its own. */
 export function backendSettings(backend: Backend, data: string): NodeJS.ProcessEnv {
   if (backend === 'file') return { TIMONE_STORAGE: 'file', TIMONE_STORAGE_FILE_ROOT: join(data, 'objects') }
-  const s3 = s3Settings()
+  const s3 = testS3()
   return {
     TIMONE_STORAGE: 's3',
     TIMONE_STORAGE_S3_URL: s3.url,
     TIMONE_STORAGE_S3_REGION: s3.region,
     TIMONE_STORAGE_S3_BUCKET: s3.bucket,
-    TIMONE_STORAGE_S3_KEY: s3.accessKeyId,
-    TIMONE_STORAGE_S3_SECRET: s3.secretAccessKey,
-    TIMONE_STORAGE_S3_PREFIX: `e2e-${randomBytes(6).toString('hex')}/`,
+    TIMONE_STORAGE_S3_KEY: s3.credentials.accessKeyId,
+    TIMONE_STORAGE_S3_SECRET: s3.credentials.secretAccessKey,
+    TIMONE_STORAGE_S3_PREFIX: s3.prefix,
     ...(backend === 's3-sts' ? { TIMONE_STORAGE_S3_ROLE_ARN: s3.roleArn } : {}),
   }
 }
@@ -116,7 +116,7 @@ export async function startServer(
     )
     if (ready) break
     if (child.exitCode !== null || Date.now() > deadline)
-      throw new Error(`timone serve did not start:\n${log}`)
+      throw new Error(`timone serve did not start:\n${log.slice(0, 3000)}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
   return {

@@ -1,0 +1,154 @@
+import { type FileHandle, mkdir, open } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { type Readable, Writable } from 'node:stream'
+import { systemCode } from '../errors.ts'
+import { failureOf, HashCheck } from './hash-check.ts'
+import { pour } from './pour.ts'
+
+/** Makes what was created, linked, renamed or removed in `folder` survive a power cut. */
+export async function syncFolder(folder: string): Promise<void> {
+  // Windows cannot open a folder to flush it; NTFS journals names by itself.
+  if (process.platform === 'win32') return
+  const handle = await open(folder, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+/**
+ * Creates folders so that they survive a power cut, and remembers which are known to, so that each costs once.
+ * It flushes the parent even when another caller made the folder: that caller may not have come so far yet.
+ */
+export class DurableFolders {
+  readonly #durable = new Set<string>()
+  readonly #root: string
+  readonly #max: number
+
+  /** `root`: absolute path; where it is there already, folders above it are none of our business. */
+  constructor(root: string, max = 10_000) {
+    this.#root = root
+    this.#max = max
+  }
+
+  async ensure(folder: string): Promise<void> {
+    if (this.#durable.has(folder)) return
+    const parent = dirname(folder)
+    if (await this.#make(folder, parent)) await syncFolder(parent)
+    if (this.#durable.size >= this.#max) this.#durable.clear()
+    this.#durable.add(folder)
+  }
+
+  /** True unless the parent need not be flushed. */
+  async #make(folder: string, parent: string): Promise<boolean> {
+    try {
+      await mkdir(folder)
+      return true
+    } catch (error) {
+      const code = systemCode(error)
+      if (code === 'EEXIST') return folder !== this.#root
+      if (code !== 'ENOENT' || parent === folder) throw error
+    }
+    this.#durable.delete(parent)
+    await this.ensure(parent)
+    // `recursive`: another caller may have made it meanwhile.
+    await mkdir(folder, { recursive: true })
+    return true
+  }
+
+  /** To be called when a folder turns out to be gone: someone tidied up behind our back. */
+  forget(): void {
+    this.#durable.clear()
+  }
+}
+
+/** Writes to an open file from `offset` on, several chunks in one system call where they have piled up. */
+class FileSink extends Writable {
+  readonly #handle: FileHandle
+  readonly #check: HashCheck
+  readonly #onProgress: (() => void) | undefined
+  #offset: number
+
+  constructor(handle: FileHandle, check: HashCheck, offset: number, onProgress: (() => void) | undefined) {
+    super({ highWaterMark: 2 ** 20 })
+    this.#handle = handle
+    this.#check = check
+    this.#offset = offset
+    this.#onProgress = onProgress
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
+    this.#store([chunk]).then(() => done(), done)
+  }
+
+  override _writev(items: { chunk: Buffer }[], done: (error?: Error | null) => void): void {
+    this.#store(items.map((item) => item.chunk)).then(() => done(), done)
+  }
+
+  override _final(done: (error?: Error | null) => void): void {
+    done(failureOf(() => this.#check.finish()))
+  }
+
+  async #store(chunks: Buffer[]): Promise<void> {
+    // Before anything is written: bytes behind the announced end belong to the next part.
+    for (const chunk of chunks) this.#check.update(chunk)
+    let left = chunks.filter((chunk) => chunk.byteLength > 0)
+    while (left.length > 0) {
+      const { bytesWritten } = await this.#handle.writev(left, this.#offset)
+      this.#offset += bytesWritten
+      left = behind(left, bytesWritten)
+    }
+    this.#onProgress?.()
+  }
+}
+
+/** What is left of `chunks` without their first `count` bytes. */
+function behind(chunks: Buffer[], count: number): Buffer[] {
+  let skip = count
+  const left: Buffer[] = []
+  for (const chunk of chunks) {
+    if (skip >= chunk.byteLength) skip -= chunk.byteLength
+    else {
+      left.push(skip === 0 ? chunk : chunk.subarray(skip))
+      skip = 0
+    }
+  }
+  return left
+}
+
+export interface WriteBodyOptions {
+  size: number
+  sha256?: string
+  /** Where in the file the first byte goes. */
+  offset?: number
+  /** Called after each write to the file. */
+  onProgress?: () => void
+  signal?: AbortSignal
+}
+
+/**
+ * Streams `body` into an open file, with back-pressure and constant memory, and flushes it to the disk.
+ * The caller closes `handle`, which waits for a write still on its way.
+ * @throws `size_mismatch`, `hash_mismatch`, `connection`, `cancelled`, or the file system's own error
+ */
+export async function writeBody(
+  handle: FileHandle,
+  body: Readable,
+  options: WriteBodyOptions,
+): Promise<void> {
+  const check = new HashCheck({ size: options.size, sha256: options.sha256 })
+  await pour(body, new FileSink(handle, check, options.offset ?? 0, options.onProgress), options.signal)
+  await handle.datasync()
+}
+
+/** Creates a small file and flushes it; the caller flushes the folder. Fails when the file is there already. */
+export async function writeSmallFile(path: string, content: string): Promise<void> {
+  const handle = await open(path, 'wx')
+  try {
+    await handle.writeFile(content)
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
