@@ -130,7 +130,7 @@ export class HttpClient {
     const options: https.AgentOptions = {
       keepAlive: true,
       maxSockets: 256,
-     
+
       scheduling: 'lifo',
     }
     if (settings.proxy !== undefined) {

@@ -24,7 +24,8 @@ export function partSizeFor(size: number, wanted: number = DEFAULT_PART_SIZE): n
   const mebibyte = 2 ** 20
   const needed = Math.ceil(size / MAX_PARTS / mebibyte) * mebibyte
   const partSize = Math.max(MIN_PART_SIZE, Math.min(wanted, MAX_PART_SIZE), needed)
-  if (partSize > MAX_PART_SIZE) throw new TimoneError('too_large', `an object of ${size} bytes is more than S3 stores`)
+  if (partSize > MAX_PART_SIZE)
+    throw new TimoneError('too_large', `an object of ${size} bytes is more than S3 stores`)
   return partSize
 }
 

@@ -2,6 +2,8 @@ import type { Writable } from 'node:stream'
 import { createAssumeRole, createStsClient, serverKeys } from '../access/sts.ts'
 import { loadSettings } from '../config/load-settings.ts'
 import type { S3StorageSettings, ServerSettings } from '../config/server-settings.ts'
+import { connect, type Database } from '../database/connect.ts'
+import { watchDatabase } from '../database/watch.ts'
 import { isTimoneError, systemCode } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { HandlerOptions } from '../server/handler.ts'
@@ -28,9 +30,12 @@ export interface ServeIo {
 
 const DAY = 24 * 3600 * 1000
 
+/** Exit code when the database cannot be reached at the start, or is lost: for the monitor that starts us again. */
+const NO_DATABASE = 129
+
 /**
  * `timone serve`: runs until SIGTERM (exit code 0) or SIGINT (130), then lets the requests under way end. A second
- * signal ends it at once. Gives the exit code; 1 when it could not listen.
+ * signal ends it at once. Gives the exit code; 1 when it could not listen, 129 without its database.
  * @throws {TimoneError} `config` for settings that must be put right first.
  */
 export async function serve(options: ServeOptions, io: ServeIo): Promise<number> {
@@ -43,9 +48,12 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
   })
   const logger = createLogger({ level: settings.logLevel, destination: io.stderr })
   for (const warning of warnings) logger.warn({}, warning)
+  const database = await openDatabase(settings.databaseUrl, io)
+  if (database === undefined) return NO_DATABASE
   const storage = await openStorage(settings, logger)
   const server = createServer({
     ...storage,
+    database,
     // Port 0: the address is only known when we listen on it.
     url: settings.listen.port === 0 ? undefined : settings.url,
     tokenSecret: settings.tokenSecret,
@@ -62,6 +70,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     io.stderr.write(`timone: ${cannotListen(error, settings)}\n`)
     storage.close()
     stopped.forget()
+    await database.close()
     return 1
   }
   const url = settings.listen.port === 0 ? address : settings.url
@@ -69,9 +78,28 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
   io.stdout.write(greeting(url, settings, secret === 'generated' || secret === 'default'))
   logger.info({ address, url, storage: settings.storage.driver }, 'listening')
   warnIfBroken(storage.store, logger)
+  const unwatch = watchDatabase(database, {
+    lost: (error) => {
+      logger.error(errorFields(error), 'the database is lost: stopping')
+      stopped.stop(NO_DATABASE)
+    },
+  })
   const code = await stopped.code
+  unwatch()
   storage.close()
+  await database.close()
   return code
+}
+
+/** Undefined when it cannot be reached, which has then been said. @throws {TimoneError} `config` */
+async function openDatabase(url: string, io: ServeIo): Promise<Database | undefined> {
+  try {
+    return await connect(url)
+  } catch (error) {
+    if (!isTimoneError(error, 'unavailable')) throw error
+    io.stderr.write(`timone: ${error.message}\n`)
+    return undefined
+  }
 }
 
 type Storage = Pick<HandlerOptions, 's3'> & { store: ObjectStore; close: () => void }
@@ -122,11 +150,27 @@ function warnIfBroken(store: ObjectStore, logger: Logger): void {
   })
 }
 
-function waitForSignal(server: TimoneServer, logger: Logger): { code: Promise<number>; forget: () => void } {
+interface Ending {
+  code: Promise<number>
+  /** Lets the requests under way end, as a signal does. */
+  stop: (exitCode: number) => void
+  forget: () => void
+}
+
+function waitForSignal(server: TimoneServer, logger: Logger): Ending {
   let forget = (): void => {}
+  let stop = (_exitCode: number): void => {}
   const code = new Promise<number>((resolve) => {
     let stopping = false
-    const stop = (name: NodeJS.Signals): void => {
+    stop = (exitCode) => {
+      stopping = true
+      void server.close().then((clean) => {
+        if (!clean) logger.warn({}, 'some requests took too long and were cut off')
+        forget()
+        resolve(exitCode)
+      })
+    }
+    const obey = (name: NodeJS.Signals): void => {
       const exitCode = name === 'SIGINT' ? 130 : 0
       if (stopping) {
         logger.warn({ signal: name }, 'second signal: leaving at once')
@@ -134,22 +178,17 @@ function waitForSignal(server: TimoneServer, logger: Logger): { code: Promise<nu
         // Whatever the store is doing keeps the process alive otherwise.
         process.exit(exitCode)
       }
-      stopping = true
       logger.info({ signal: name }, 'stopping: no new requests, those under way end first')
-      void server.close().then((clean) => {
-        if (!clean) logger.warn({}, 'some requests took too long and were cut off')
-        forget()
-        resolve(exitCode)
-      })
+      stop(exitCode)
     }
     forget = () => {
-      process.off('SIGTERM', stop)
-      process.off('SIGINT', stop)
+      process.off('SIGTERM', obey)
+      process.off('SIGINT', obey)
     }
-    process.on('SIGTERM', stop)
-    process.on('SIGINT', stop)
+    process.on('SIGTERM', obey)
+    process.on('SIGINT', obey)
   })
-  return { code, forget }
+  return { code, stop, forget }
 }
 
 function cannotListen(error: unknown, { listen: { host, port } }: ServerSettings): string {

@@ -78,6 +78,7 @@ export function buildSettings({ values, sources }: ResolvedSettings): BuiltSetti
         ? ({ driver: 'file', root: values['storage.file.root'] ?? path.join(data, 'objects') } as const)
         : buildS3(values),
     ),
+    databaseUrl: values['database.url'] ?? `sqlite:${path.join(data, 'timone.db')}`,
   }
   return { settings: Object.freeze(settings), warnings }
 }

@@ -4,6 +4,7 @@ import { systemCode, TimoneError } from '../errors.ts'
 import { buildSettings } from './build-settings.ts'
 import { resolveSettings, SETTING_ENTRIES, type Source } from './resolve-settings.ts'
 import type { ServerSettings, SettingKey } from './server-settings.ts'
+import type { SettingType } from './setting-types.ts'
 import { readOrMakeTokenSecret, readTokenSecret, tokenSecretPath } from './token-secret.ts'
 
 /** Options of the command line that are settings; undefined: not given. */
@@ -83,10 +84,26 @@ export async function readSettings(options: LoadOptions): Promise<KnownSettings>
       const generated = { kind: 'generated', name: tokenSecretPath(built.settings.data) } as const
       return { key, env: setting.env, value: MASK, source: generated }
     }
-    const shown = value === undefined ? undefined : setting.type === 'secret' ? MASK : printValue(value)
+    const shown = value === undefined ? undefined : show(setting.type, value)
     return { key, env: setting.env, value: shown, source }
   })
   return { settings: Object.freeze({ ...built.settings, tokenSecret: given ?? kept }), inForce, warnings }
+}
+
+function show(type: SettingType, value: unknown): string {
+  if (type === 'secret') return MASK
+  return type === 'database' ? maskPassword(String(value)) : printValue(value)
+}
+
+/** A database's URL without what opens it: the password may stand in front of the host or behind a question mark. */
+function maskPassword(url: string): string {
+  const parsed = url.startsWith('sqlite:') ? null : URL.parse(url)
+  if (parsed === null) return url
+  if (parsed.password !== '') parsed.password = MASK
+  for (const name of parsed.searchParams.keys()) {
+    if (/password/i.test(name)) parsed.searchParams.set(name, MASK)
+  }
+  return parsed.href
 }
 
 type Derived = string | boolean | undefined
@@ -95,6 +112,7 @@ type Derived = string | boolean | undefined
 function derived(key: SettingKey, settings: Omit<ServerSettings, 'tokenSecret'>): Derived {
   const { storage } = settings
   if (key === 'server.url') return settings.url
+  if (key === 'database.url') return settings.databaseUrl
   if (storage.driver === 'file') return key === 'storage.file.root' ? storage.root : undefined
   if (key === 'storage.s3.sts_url') return storage.roleArn === undefined ? undefined : storage.stsUrl
   if (key === 'storage.s3.path_style') return storage.pathStyle

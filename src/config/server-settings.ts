@@ -17,6 +17,8 @@ export interface ServerSettings {
   /** Seconds. */
   readonly objectExpiresIn: number
   readonly storage: FileStorageSettings | S3StorageSettings
+  /** `sqlite:` and an absolute path, or `postgres://…`, which may hold a password. */
+  readonly databaseUrl: string
 }
 
 /** Objects in a folder of this machine. */
@@ -132,6 +134,13 @@ export const SERVER_SETTINGS = {
     default: '3600',
     sentence:
       'Seconds for which links and storage credentials are good, 60 to 43200; STS gives no less than 900 and no more than the role allows.',
+  },
+  'database.url': {
+    type: 'database',
+    env: 'TIMONE_DATABASE_URL',
+    defaultWords: 'sqlite:DATA/timone.db',
+    sentence:
+      'Where locks are kept: sqlite:PATH, for one server, or postgres://USER:PASSWORD@HOST:PORT/NAME.',
   },
   'storage.driver': {
     type: 'choice',

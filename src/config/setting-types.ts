@@ -21,6 +21,8 @@ export interface SettingValues {
   duration: number
   choice: string
   path: string
+  /** `sqlite:` and an absolute path, or `postgres://…` with whatever password it has. */
+  database: string
 }
 
 export type SettingType = keyof SettingValues
@@ -66,6 +68,7 @@ const READERS: { readonly [T in SettingType]: Reader<T> } = {
     return choices[spelled] as string
   },
   path: (text, { base }) => path.resolve(base, text),
+  database: readDatabase,
 }
 
 const BOOLEANS: ReadonlyMap<string, boolean> = new Map([
@@ -111,6 +114,15 @@ function readUrl(text: string): string {
     throw wrong('an address without user name and password in it')
   if (url.search !== '' || url.hash !== '') throw wrong('an address without ? or #')
   return url.origin + url.pathname.replace(/\/+$/, '')
+}
+
+function readDatabase(text: string, { base }: ReadContext): string {
+  const [, file] = /^sqlite:(.+)$/.exec(text.trim()) ?? []
+  if (file !== undefined) return `sqlite:${path.resolve(base, file)}`
+  if (!/^postgres(ql)?:\/\/\S/.test(text.trim()) || !URL.canParse(text.trim())) {
+    throw wrong('sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/NAME')
+  }
+  return text.trim()
 }
 
 function readListen(text: string): ListenAddress {

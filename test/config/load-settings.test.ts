@@ -54,6 +54,7 @@ describe('defaults', () => {
       publicRepositories: [],
       objectExpiresIn: 3600,
       storage: { driver: 'file', root: path.join(cwd, 'timone-data', 'objects') },
+      databaseUrl: `sqlite:${path.join(cwd, 'timone-data', 'timone.db')}`,
     })
     expect(warnings).toEqual([])
     expect((await loadSettings({ cwd, env: {} })).settings.tokenSecret).toBe(settings.tokenSecret)
@@ -111,6 +112,8 @@ describe('sources', () => {
        [lfs]
        public_repositories = ["foo/bar", "open/*"]
        object_expires_in = 900
+       [database]
+       url = "postgresql://lfs@db.example/timone"
        [storage]
        driver = "S3StorageDriver"
        [storage.s3]
@@ -146,6 +149,7 @@ describe('sources', () => {
         pathStyle: true,
         checksums: 'when_supported',
       },
+      databaseUrl: 'postgresql://lfs@db.example/timone',
     })
   })
 
@@ -221,6 +225,43 @@ describe('secrets', () => {
     const message = await complaint(loadToml('[auth]\ntoken_secret = "sesame\n'))
     expect(message).toMatch(/timone\.toml:\d+:\d+: not valid TOML$/)
   })
+})
+
+describe('database', () => {
+  const shown = async (url: string) => {
+    const { inForce } = await load({ env: { TIMONE_DATABASE_URL: url } })
+    return inForce.find(({ key }) => key === 'database.url')?.value
+  }
+
+  test('a SQLite file is found from where it is named', async () => {
+    const { settings } = await load({ env: { TIMONE_DATABASE_URL: 'sqlite:locks.db' } })
+    expect(settings.databaseUrl).toBe(`sqlite:${path.join(cwd, 'locks.db')}`)
+    expect((await load({ env: { TIMONE_DATABASE_URL: 'sqlite:/var/t.db' } })).settings.databaseUrl).toBe(
+      'sqlite:/var/t.db',
+    )
+    expect((await load({ flags: { data: 'e' } })).settings.databaseUrl).toBe(
+      `sqlite:${path.join(cwd, 'e', 'timone.db')}`,
+    )
+  })
+
+  test('a password is kept, and never shown', async () => {
+    const url = 'postgres://lfs:s3same@db.example:5433/timone?sslmode=require&sslpassword=0pen'
+    expect((await load({ env: { TIMONE_DATABASE_URL: url } })).settings.databaseUrl).toBe(url)
+    const value = await shown(url)
+    expect(value).toContain('db.example:5433/timone?sslmode=require')
+    expect(value).not.toMatch(/s3same|0pen/)
+    expect(await shown('postgres:///timone?host=/run/postgresql&password=s3same')).not.toContain('s3same')
+    expect(await shown('sqlite:/var/t.db')).toBe('sqlite:/var/t.db')
+  })
+
+  test.each(['mysql://x/y', 'timone.db', 'sqlite:', 'postgres://', 'postgres://lfs:s3same@host:port/x'])(
+    '%s is refused, and not repeated',
+    async (url) => {
+      const message = await complaint(load({ env: { TIMONE_DATABASE_URL: url } }))
+      expect(message).toContain('TIMONE_DATABASE_URL: must be sqlite:PATH or postgres://')
+      expect(message).not.toContain('s3same')
+    },
+  )
 })
 
 describe('refused', () => {

@@ -1,0 +1,83 @@
+import { authenticate } from '../auth/authenticate.ts'
+import { mayRead, mayWrite, type Principal, type TokenUse } from '../auth/principal.ts'
+import type { Tokens } from '../auth/tokens.ts'
+import { TimoneError } from '../errors.ts'
+import { type Repository, repositoryName } from '../repository.ts'
+import type { Operation } from './credentials.ts'
+
+/** Subject of whoever downloads from a public repository without signing in. */
+export const ANONYMOUS = 'anonymous'
+
+export interface GateOptions {
+  tokens: Tokens
+  /** `org/repo`, or `org/*` for all of an organisation: downloads are served to anyone. */
+  publicRepositories: readonly string[]
+  /** Milliseconds since the epoch. */
+  now?: () => number
+}
+
+/** Decides on every LFS route who may do what: 401, 403 and 404 as git-lfs `docs/api/batch.md` has them. */
+export class Gate {
+  readonly #tokens: Tokens
+  readonly #public: ReadonlySet<string>
+  readonly #now: () => number
+
+  constructor(options: GateOptions) {
+    this.#tokens = options.tokens
+    this.#public = new Set(options.publicRepositories)
+    this.#now = options.now ?? Date.now
+  }
+
+  /**
+   * Who sent `authorization`, if they may know that `repository` exists; undefined for whoever reads a public one without
+   * signing in. A token that we made for one use is good for the routes named in `uses` only, a person's own for all.
+   * @throws {TimoneError} `unauthorized` without good credentials; `not_found` without the right to read, as if the
+   * repository did not exist.
+   */
+  async identify(
+    authorization: string | undefined,
+    repository: Repository,
+    uses: readonly TokenUse[] = [],
+  ): Promise<Principal | undefined> {
+    const known = await authenticate(authorization, this.#tokens)
+    const isPublic = this.#isPublic(repository)
+    if (known === undefined) {
+      if (isPublic) return undefined
+      throw signIn()
+    }
+    if (known.use !== undefined && !uses.includes(known.use)) {
+      throw new TimoneError('unauthorized', 'this token is not meant for this request')
+    }
+    if (!mayRead(known, repository) && !(isPublic && known.use === undefined)) {
+      throw new TimoneError('not_found', 'no such repository')
+    }
+    return known
+  }
+
+  /**
+   * The principal that does `operation`, given what {@link identify} found.
+   * @throws {TimoneError} `unauthorized` when an upload needs signing in; `forbidden` when the right to write is
+   * missing, or the token is for the other direction.
+   */
+  allow(known: Principal | undefined, repository: Repository, operation: Operation): Principal {
+    if (known === undefined) {
+      if (operation === 'upload') throw signIn()
+      return { subject: ANONYMOUS, scopes: [], authTime: Math.floor(this.#now() / 1000) }
+    }
+    if (operation === 'upload' && !mayWrite(known, repository)) {
+      throw new TimoneError('forbidden', `you may not write to ${repositoryName(repository)}`)
+    }
+    if (known.operation !== undefined && known.operation !== operation) {
+      throw new TimoneError('forbidden', `this token is for the other direction, not for ${operation}`)
+    }
+    return known
+  }
+
+  #isPublic(repository: Repository): boolean {
+    return this.#public.has(repositoryName(repository)) || this.#public.has(`${repository.org}/*`)
+  }
+}
+
+function signIn(): TimoneError {
+  return new TimoneError('unauthorized', 'sign in to use this repository: no credentials were sent')
+}

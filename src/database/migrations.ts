@@ -1,0 +1,42 @@
+import { type Kysely, type Migration, Migrator } from 'kysely'
+import { isTimoneError, TimoneError } from '../errors.ts'
+
+/** In the order of their names, never changed once released, forward only. */
+const MIGRATIONS: Readonly<Record<string, Migration>> = {
+  '0001_lfs_locks': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('lfs_locks')
+        .addColumn('id', 'text', (column) => column.primaryKey())
+        .addColumn('repository', 'text', (column) => column.notNull())
+        .addColumn('path', 'text', (column) => column.notNull())
+        .addColumn('path_key', 'text', (column) => column.notNull())
+        .addColumn('owner_subject', 'text', (column) => column.notNull())
+        .addColumn('owner_name', 'text', (column) => column.notNull())
+        .addColumn('locked_at', 'text', (column) => column.notNull())
+        .addUniqueConstraint('lfs_locks_repository_path_key', ['repository', 'path_key'])
+        .execute()
+      await db.schema
+        .createIndex('lfs_locks_repository_id')
+        .on('lfs_locks')
+        .columns(['repository', 'id'])
+        .execute()
+    },
+  },
+}
+
+/**
+ * Brings the tables up to date, in one transaction, while others that start at the same time wait.
+ * @throws {TimoneError} `config` when the tables cannot be brought up to date, for example because a newer timone made
+ * them; `unavailable` when the database is away.
+ */
+export async function migrate<S>(db: Kysely<S>, migrations = MIGRATIONS): Promise<void> {
+  const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } })
+  const { error } = await migrator.migrateToLatest()
+  if (error === undefined) return
+  if (isTimoneError(error, 'unavailable')) throw error
+  const reason = error instanceof Error ? error.message : 'unknown reason'
+  throw new TimoneError('config', `cannot bring the tables of the database up to date: ${reason}`, {
+    cause: error,
+  })
+}

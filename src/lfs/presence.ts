@@ -1,0 +1,111 @@
+import { TimoneError } from '../errors.ts'
+import { ExpiringCache } from '../expiring-cache.ts'
+import type { ObjectStore } from '../storage/object-store.ts'
+
+export interface PresenceOptions {
+  store: ObjectStore
+  /** Look-ups under way at any moment, for all requests together. */
+  limit?: number
+  /** Milliseconds that one request may take. */
+  deadline?: number
+  /** Milliseconds since the epoch. */
+  now?: () => number
+}
+
+/** How long an object that was seen counts as seen, milliseconds. */
+const SEEN_FOR = 60_000
+/** git-lfs hangs up after 30 s of silence (`lfs.activitytimeout`): give it an answer before that. */
+const DEADLINE = 25_000
+
+/** Looks up which objects the store has, many at a time. */
+export class Presence {
+  readonly #store: ObjectStore
+  readonly #seen: ExpiringCache<number>
+  /** What was found for requests that then took too long: the next try goes on from there. Each is used once. */
+  readonly #unanswered: ExpiringCache<{ size: number | undefined }>
+  readonly #limit: number
+  readonly #deadline: number
+  readonly #now: () => number
+  readonly #waiting: (() => void)[] = []
+  #free: number
+
+  constructor(options: PresenceOptions) {
+    this.#store = options.store
+    this.#limit = options.limit ?? 64
+    this.#free = this.#limit
+    this.#deadline = options.deadline ?? DEADLINE
+    this.#now = options.now ?? Date.now
+    this.#seen = new ExpiringCache({ max: 100_000, now: this.#now })
+    this.#unanswered = new ExpiringCache({ max: 100_000, now: this.#now })
+  }
+
+  /**
+   * The size of each of `keys` in bytes, undefined where the store has no such object.
+   * With `recent`, an object seen within the last minute counts as there; one that was absent is always looked up anew,
+   * and so is one that was seen with another size than `recent` has for it: it may have been healed meanwhile.
+   * @throws {TimoneError} `timeout` when it takes too long, `cancelled`, or what the store threw first.
+   */
+  async sizes(
+    keys: readonly string[],
+    options: { recent?: readonly number[] | undefined; signal?: AbortSignal | undefined },
+  ): Promise<(number | undefined)[]> {
+    const stop = new AbortController()
+    const deadline = AbortSignal.timeout(this.#deadline)
+    const signal = AbortSignal.any([stop.signal, deadline, ...(options.signal ? [options.signal] : [])])
+    const found: { key: string; size: number | undefined }[] = []
+    const sizes = new Array<number | undefined>(keys.length)
+    let next = 0
+    const work = async (): Promise<void> => {
+      for (let at = next++; at < keys.length; at = next++) {
+        const key = keys[at] as string
+        const size = await this.#size(key, options.recent?.[at], signal)
+        sizes[at] = size
+        found.push({ key, size })
+      }
+    }
+    try {
+      // As many as there are slots: those who wait for one are served in turn, so no batch shuts out another.
+      await Promise.all(Array.from({ length: Math.min(this.#limit, keys.length) }, work))
+    } catch (error) {
+      stop.abort()
+      if (!deadline.aborted && !options.signal?.aborted) throw error
+      const until = this.#now() + SEEN_FOR
+      for (const { key, size } of found) this.#unanswered.set(key, { size }, until)
+      throw deadline.aborted
+        ? new TimoneError('timeout', 'the storage takes too long to look up the objects', { retryAfter: 1 })
+        : new TimoneError('cancelled', 'the client has gone')
+    }
+    return sizes
+  }
+
+  async #size(key: string, expected: number | undefined, signal: AbortSignal): Promise<number | undefined> {
+    const seen = expected === undefined ? undefined : this.#seen.peek(key)
+    if (seen !== undefined && seen === expected) return seen
+    const before = this.#unanswered.peek(key)
+    if (before !== undefined) {
+      this.#unanswered.delete(key)
+      return before.size
+    }
+    await this.#take()
+    try {
+      if (signal.aborted) throw new TimoneError('cancelled', 'the look-up was stopped')
+      const size = (await this.#store.head(key, { signal }))?.size
+      if (size === undefined) this.#seen.delete(key)
+      else this.#seen.set(key, size, this.#now() + SEEN_FOR)
+      return size
+    } finally {
+      this.#give()
+    }
+  }
+
+  async #take(): Promise<void> {
+    if (this.#free > 0) this.#free--
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve))
+  }
+
+  #give(): void {
+    const next = this.#waiting.shift()
+    if (next === undefined) this.#free++
+    else next()
+  }
+}

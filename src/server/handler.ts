@@ -1,0 +1,151 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { getRequestListener } from '@hono/node-server'
+import { Gate } from '../access/authorize.ts'
+import { Broker } from '../access/broker.ts'
+import { fileSignerSource, type S3Site, s3SignerSource } from '../access/object-location.ts'
+import { SignedUrls } from '../access/signed-urls.ts'
+import type { AssumeRole } from '../access/sts.ts'
+import { Transfers } from '../access/transfers.ts'
+import { Tokens } from '../auth/tokens.ts'
+import type { Database } from '../database/connect.ts'
+import { TimoneError } from '../errors.ts'
+import { createBatch } from '../lfs/batch.ts'
+import { LockStore } from '../lfs/lock-store.ts'
+import { Presence } from '../lfs/presence.ts'
+import type { Logger } from '../log.ts'
+import type { ObjectStore } from '../storage/object-store.ts'
+import { createApp } from './app.ts'
+import { drain } from './drain.ts'
+import { type Problem, problemBody, problemOf, problemType } from './error-response.ts'
+import { createReadiness } from './health.ts'
+import { LoadGate } from './load-gate.ts'
+import { errorFields } from './logger.ts'
+import { createObjectRoute, isObjectPath } from './object-route.ts'
+import { announcedLength, readBody } from './read-body.ts'
+import { type RequestRecord, recordRequest } from './request-record.ts'
+import { parseTarget } from './request-target.ts'
+
+export interface HandlerOptions {
+  store: ObjectStore
+  database: Database
+  /** Public URL, without a slash at its end. */
+  url: string
+  tokenSecret: string
+  requireScope: boolean
+  /** `org/repo` or `org/*`. */
+  publicRepositories: readonly string[]
+  /** Seconds that signed URLs, tokens and credentials last. */
+  objectExpiresIn: number
+  /** The bucket behind an S3 store, and how to get credentials that open parts of it. */
+  s3?: { site: S3Site; sts?: { assumeRole: AssumeRole; partition: string } } | undefined
+  logger: Logger
+  /** Milliseconds since the epoch. */
+  now?: () => number
+}
+
+/** Answers every request of node:http; never throws. */
+export type Handler = (request: IncomingMessage, response: ServerResponse) => void
+
+/** Puts the rooms together, and sends each request to the bytes of objects or to the app. */
+export function createHandler(options: HandlerOptions, limits: { body: number; idle: number }): Handler {
+  const { store, url, logger, now = Date.now } = options
+  const report = (error: unknown, problem: Problem, record: RequestRecord): void => {
+    const level = problem.status >= 500 ? 'error' : problem.status === 429 ? 'warn' : 'debug'
+    logger[level]({ request_id: record.id, ...errorFields(error) }, 'request failed')
+  }
+  const urls = new SignedUrls({ url, secret: options.tokenSecret, now })
+  const app = createApp({
+    ...buildRooms(options, urls, now),
+    ready: createReadiness({ storage: store, database: options.database }, { now }),
+    report,
+  })
+  const records = new WeakMap<IncomingMessage, RequestRecord>()
+  const answerApp = getRequestListener(
+    (request, env) => app.fetch(request, { record: records.get(env.incoming as IncomingMessage) }),
+    { hostname: 'localhost' },
+  )
+  const answerObject = createObjectRoute({ store, urls, idleTimeout: limits.idle })
+  const load = new LoadGate()
+
+  return (request, response) => {
+    const record = recordRequest(logger, request, response)
+    const fail = (error: unknown): void => {
+      const problem = problemOf(error)
+      report(error, problem, record)
+      drain(request, response)
+      sendProblem(response, problem, record)
+    }
+    const target = parseTarget(request.url ?? '')
+    if (target === undefined) return fail(new TimoneError('not_found', 'not found'))
+    if (isObjectPath(target.path)) {
+      response.setHeader('X-Request-Id', record.id)
+      answerObject(request, response, target).catch((error: unknown) => {
+        // A client that has gone is no failure, and there is nobody to tell.
+        if (!response.destroyed) fail(error)
+        else if (error instanceof TimoneError && !LEFT.has(error.code))
+          report(error, problemOf(error), record)
+      })
+      return
+    }
+    try {
+      response.once('close', load.enter(announcedLength(request)))
+    } catch (error) {
+      return fail(error)
+    }
+    records.set(request, record)
+    readBody(request, limits.body).then(
+      // Where @hono/node-server looks for a body that was read already.
+      (rawBody) => answerApp(Object.assign(request, { rawBody }), response),
+      (error: unknown) => {
+        if (!response.destroyed) fail(error)
+      },
+    )
+  }
+}
+
+/** What a store says of a body whose sender has left. */
+const LEFT: ReadonlySet<string> = new Set(['connection', 'cancelled'])
+
+function buildRooms(options: HandlerOptions, urls: SignedUrls, now: () => number) {
+  const { store, url, objectExpiresIn: expiresIn, publicRepositories, s3 } = options
+  const tokens = new Tokens({
+    secret: options.tokenSecret,
+    issuer: url,
+    requireScope: options.requireScope,
+    now,
+  })
+  const prefix = s3?.site.prefix ?? ''
+  const prepareSigner =
+    s3 === undefined
+      ? fileSignerSource(urls, { expiresIn, now })
+      : s3SignerSource(s3.site, { expiresIn, now })
+  const presence = new Presence({ store, now })
+  const sts = s3?.sts === undefined ? {} : { sts: { site: s3.site, ...s3.sts } }
+  return {
+    gate: new Gate({ tokens, publicRepositories, now }),
+    locks: new LockStore(options.database.db, now),
+    store,
+    prefix,
+    batch: createBatch({ presence, prefix, prepareSigner, tokens, url, expiresIn, now }),
+    broker: new Broker({ tokens, url, expiresIn, now, ...sts }),
+    transfers: new Transfers({ store, prefix, prepareSigner, tokens, url, now }),
+  }
+}
+
+function sendProblem(response: ServerResponse, problem: Problem, record: RequestRecord): void {
+  if (response.headersSent) {
+    // Too late to say so: a short body tells the client that something is wrong.
+    response.destroy()
+    return
+  }
+  const body = problemBody(problem, record.id)
+  for (const name of ['ETag', 'Accept-Ranges', 'Cache-Control']) response.removeHeader(name)
+  response
+    .writeHead(problem.status, {
+      ...problem.headers,
+      'Content-Type': problemType(record.path),
+      'Content-Length': Buffer.byteLength(body),
+      'X-Request-Id': record.id,
+    })
+    .end(body)
+}

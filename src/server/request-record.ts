@@ -1,0 +1,43 @@
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Logger } from '../log.ts'
+
+/** What the server knows of one request beside the request; its log line is made from it. */
+export interface RequestRecord {
+  /** Ours, or the proxy's where it sent a sane one. */
+  readonly id: string
+  /** The path alone: a query may hold a signature. */
+  readonly path: string
+  /** Who asked, once a route knows. */
+  subject?: string | undefined
+}
+
+/** Begins the record of a request, and writes its one line when the answer is out or the client gone. */
+export function recordRequest(
+  logger: Logger,
+  request: IncomingMessage,
+  response: ServerResponse,
+): RequestRecord {
+  const given = request.headers['x-request-id']
+  const sane = typeof given === 'string' && /^[A-Za-z0-9._:/+=-]{1,128}$/.test(given)
+  const path = (request.url ?? '').split('?', 1)[0]?.slice(0, 500) ?? ''
+  const record: RequestRecord = { id: sane ? given : randomUUID(), path }
+  const started = performance.now()
+  const { socket } = request
+  const written = socket.bytesWritten
+  response.once('close', () => {
+    const fields = {
+      request_id: record.id,
+      method: request.method,
+      path,
+      status: response.headersSent ? response.statusCode : 0,
+      complete: response.writableFinished,
+      ms: Math.round(performance.now() - started),
+      bytes_in: Number(request.headers['content-length'] ?? 0),
+      bytes_out: socket.bytesWritten - written,
+      subject: record.subject,
+    }
+    logger.info(fields, 'request')
+  })
+  return record
+}
