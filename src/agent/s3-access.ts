@@ -3,7 +3,7 @@ import type { S3Credentials } from '../access/credentials.ts'
 import type { HttpResponse, HttpSend } from '../access/http-client.ts'
 import { readText } from '../access/http-client.ts'
 import { type PlannedPart, partSizeFor, planParts } from '../access/part-plan.ts'
-import type { Retrier } from '../access/retry.ts'
+import { askFirstAfterFailure, type Retrier } from '../access/retry.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Oid } from '../oid.ts'
@@ -41,6 +41,8 @@ interface Call {
   /** In a few words, for messages. */
   what: string
   idleTimeout?: number
+  /** See HttpRequest. */
+  expectContinue?: boolean
   signal: AbortSignal
 }
 
@@ -281,7 +283,10 @@ export class S3Access implements ObjectAccess {
 
   /** A call that is tried again while that can help; `use` must read the response and may ask for another try too. */
   #retried<T>(call: Call, use: (response: HttpResponse) => Promise<T>): Promise<T> {
-    return this.#options.retrier.run(this.host, async () => use(await this.#call(call)), {
+    const attempt = askFirstAfterFailure(async (expectContinue) =>
+      use(await this.#call({ ...call, expectContinue })),
+    )
+    return this.#options.retrier.run(this.host, attempt, {
       signal: call.signal,
       onRetry: (error, delay) =>
         this.#options.log.warn(
@@ -354,7 +359,7 @@ export class S3Access implements ObjectAccess {
       keys: {
         accessKeyId: credentials.access_key_id,
         secretAccessKey: credentials.secret_access_key,
-        sessionToken: credentials.session_token,
+        sessionToken: credentials.session_token === '' ? undefined : credentials.session_token,
       },
       region: this.#region ?? credentials.region,
       date: new Date(Date.now() + (this.#clockOffset ?? held.clockOffset)),
@@ -367,6 +372,7 @@ export class S3Access implements ObjectAccess {
       signal: call.signal,
       ...(body === undefined ? {} : { body: typeof body === 'string' ? body : body.open }),
       ...(call.idleTimeout === undefined ? {} : { idleTimeout: call.idleTimeout }),
+      ...(call.expectContinue === undefined ? {} : { expectContinue: call.expectContinue }),
     })
   }
 

@@ -99,7 +99,7 @@ export class AgentProcess {
   }
 
   /** Requests one object and waits for its `complete`. */
-  async transfer(event: 'upload' | 'download', object: BatchObject, path?: string): Promise<Answer> {
+  async transfer(event: 'upload' | 'download', object: BatchObject, path?: string, limit?: number): Promise<Answer> {
     const action = object.actions?.[event]
     this.say({
       event,
@@ -111,7 +111,7 @@ export class AgentProcess {
           ? null
           : { href: action.href, header: action.header, expires_at: '0001-01-01T00:00:00Z' },
     })
-    return this.answer((answer) => answer.event === 'complete' && answer.oid === object.oid)
+    return this.answer((answer) => answer.event === 'complete' && answer.oid === object.oid, limit)
   }
 
   /** `terminate`, then both pipes closed at once, as git-lfs does. Gives the exit code. */
