@@ -30,7 +30,6 @@ function timoneRest() {
   var module = { exports: {} };
   var load = vm.compileFunction(code, ["require", "module", "exports"], {
     filename: file + "?rest",
-    importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   });
   load(require, module, module.exports);
   return module.exports;
@@ -44,6 +43,8 @@ const common: BuildOptions = {
   format: 'cjs',
   // Modules instead of CommonJS where a package has both: what is not used is left out, here 150 KB.
   mainFields: ['module', 'main'],
+  // The second half is compiled by itself, where import() would need an experimental option of Node.
+  supported: { 'dynamic-import': false },
   minify: true,
   legalComments: 'none',
   logLevel: 'warning',

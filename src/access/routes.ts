@@ -1,5 +1,5 @@
 import { type Context, Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod/mini'
 import type { Principal, TokenUse } from '../auth/principal.ts'
 import { TimoneError } from '../errors.ts'
 import { parseRepository, type Repository } from '../repository.ts'

@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod/mini'
 import type { Principal } from '../auth/principal.ts'
 import type { Tokens } from '../auth/tokens.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
@@ -193,8 +193,8 @@ const Request = z.object({
   operation: z.enum(['upload', 'download']),
   oid: z.string(),
   size: z.number(),
-  part_size: z.int().positive().optional(),
-  upload_id: z.string().min(1).max(2100).optional(),
+  part_size: z.optional(z.int().check(z.positive())),
+  upload_id: z.optional(z.string().check(z.minLength(1), z.maxLength(2100))),
 })
 
 /** Checks the body of `POST …/transfers`. @throws {TimoneError} `invalid` */

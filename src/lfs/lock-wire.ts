@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod/mini'
 import { TimoneError } from '../errors.ts'
 import { parseLockPath } from './lock-path.ts'
 
@@ -30,16 +30,16 @@ const LIMIT = { usual: 100, most: 1000 }
 const ID = /^[0-9a-f]{32}$/
 
 // Rights do not depend on the ref, so nothing is done with it; it only must not be of another shape.
-const Ref = z.object({ name: z.string('ref.name must be a string') }, 'ref must be {"name"}').nullish()
+const Ref = z.nullish(z.object({ name: z.string('ref.name must be a string') }, 'ref must be {"name"}'))
 const LockRequest = z.object({ path: z.string('path must be a string'), ref: Ref }, 'it must be an object')
 const UnlockRequest = z.object(
-  { force: z.boolean('force must be true or false').nullish(), ref: Ref },
+  { force: z.nullish(z.boolean('force must be true or false')), ref: Ref },
   'it must be an object',
 )
 const VerifyRequest = z.object(
   {
-    cursor: z.string('cursor must be a string').nullish(),
-    limit: z.number('limit must be a number').nullish(),
+    cursor: z.nullish(z.string('cursor must be a string')),
+    limit: z.nullish(z.number('limit must be a number')),
     ref: Ref,
   },
   'it must be an object',
@@ -79,7 +79,7 @@ export function isLockId(id: string): boolean {
   return ID.test(id)
 }
 
-function parse<T>(shape: z.ZodType<T>, value: unknown): T {
+function parse<T>(shape: z.ZodMiniType<T>, value: unknown): T {
   const { data, error } = shape.safeParse(value)
   if (error !== undefined)
     throw new TimoneError('invalid', `not a lock request: ${error.issues[0]?.message ?? 'wrong shape'}`)

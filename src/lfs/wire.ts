@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod/mini'
 import { TimoneError } from '../errors.ts'
 import { isObjectSize, parseOid } from '../oid.ts'
 
@@ -54,11 +54,11 @@ export interface BatchAnswer {
 
 const Request = z.object({
   operation: z.enum(['upload', 'download'], 'operation must be "upload" or "download"'),
-  transfers: z.array(z.string(), 'transfers must be a list of names').nullish(),
-  hash_algo: z.string('hash_algo must be a name').nullish(),
+  transfers: z.nullish(z.array(z.string(), 'transfers must be a list of names')),
+  hash_algo: z.nullish(z.string('hash_algo must be a name')),
   objects: z.array(
     z.object(
-      { oid: z.string('each object needs an oid'), size: z.unknown().optional() },
+      { oid: z.string('each object needs an oid'), size: z.optional(z.unknown()) },
       'each object must be {"oid","size"}',
     ),
     'objects must be a list',

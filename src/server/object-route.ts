@@ -5,6 +5,7 @@ import type { ObjectGrant, SignedUrls } from '../access/signed-urls.ts'
 import { TimoneError } from '../errors.ts'
 import { isOid, type Oid } from '../oid.ts'
 import { parseRepository, type Repository } from '../repository.ts'
+import { FileBody } from '../storage/file-body.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
 import { parseByteRange } from './byte-range.ts'
 import { drain } from './drain.ts'
@@ -118,7 +119,7 @@ async function get(
     ...(part === undefined ? {} : { range: part }),
   })
   response.writeHead(part === undefined ? 200 : 206, headers)
-  await pipeline(body, response)
+  await (body instanceof FileBody ? body.sendTo(response) : pipeline(body, response))
 }
 
 function listed(header: string, etag: string): boolean {

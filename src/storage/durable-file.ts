@@ -71,7 +71,7 @@ class FileSink extends Writable {
   #offset: number
 
   constructor(handle: FileHandle, check: HashCheck, offset: number, onProgress: (() => void) | undefined) {
-    super({ highWaterMark: 2 ** 20 })
+    super({ highWaterMark: 256 * 1024 })
     this.#handle = handle
     this.#check = check
     this.#offset = offset
