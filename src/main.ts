@@ -1,5 +1,8 @@
 import { isatty } from 'node:tty'
 
+// Windows looks for programs in the current folder first, and ours may be a stranger's work tree with a git.exe in it.
+if (process.platform === 'win32') process.env.NoDefaultCurrentDirectoryInExePath = '1'
+
 /** Chooses the command and sets the exit code. The agent's path loads nothing that it does not need. */
 async function main(): Promise<number> {
   const args = process.argv.slice(2)

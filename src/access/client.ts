@@ -57,7 +57,15 @@ export class CredentialsClient {
     const held = this.#held.get(key)
     if (held !== undefined && held !== options.stale && held.renewAt > this.#now()) return held
     const pending = this.#pending.get(key)
-    if (pending !== undefined) return pending
+    if (pending !== undefined) {
+      try {
+        return await pending
+      } catch (error) {
+        // Whoever asked first has gone; that is not the fault of those who wait with him.
+        if (!isTimoneError(error, 'cancelled') || options.signal?.aborted === true) throw error
+        return this.get(action, operation, options)
+      }
+    }
     const fetching = this.#renew(key, action, operation, held?.renewal, options.signal).finally(() =>
       this.#pending.delete(key),
     )
@@ -204,6 +212,13 @@ function serverError(
     )
   }
   if (status === 403) return new TimoneError('forbidden', `${url.host} refused${said}${trace}`, details)
+  if (status >= 300 && status < 400) {
+    return new TimoneError(
+      'config',
+      `${url.host} redirects elsewhere (${status}), which is not followed, since the token is for this host only: set lfs.url to the server's own address${trace}`,
+      details,
+    )
+  }
   if (status === 404) {
     return new TimoneError(
       code === 'no_such_upload' ? 'no_such_upload' : 'not_found',
@@ -232,12 +247,12 @@ function sameOrigin(a: string, b: string): boolean {
 
 /** @throws `invalid` unless `href` is an absolute http or https URL. */
 export function parseHref(href: string): URL {
-  const url = URL.canParse(href) ? new URL(href) : undefined
-  if (url === undefined || (url.protocol !== 'https:' && url.protocol !== 'http:')) {
-    throw new TimoneError('invalid', 'the server gave an action without a usable URL: is it a timone server?')
-  }
-  return url
+  if (isHref(href)) return new URL(href)
+  throw new TimoneError('invalid', 'the server gave an action without a usable URL: is it a timone server?')
 }
+
+const isHref = (href: unknown): boolean =>
+  isText(href) && URL.canParse(href) && /^https?:$/.test(new URL(href).protocol)
 
 const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
 
@@ -248,7 +263,10 @@ function checkCredentials(value: unknown, url: URL): CredentialsAnswer {
       host: url.host,
     })
   if (typeof answer !== 'object' || answer === null) throw bad('shape')
-  if (Number.isNaN(Date.parse(answer.expires_at))) throw bad('expires_at')
+  if (!isTime(answer.expires_at)) throw bad('expires_at')
+  const { renew } = answer
+  if (renew !== undefined && (typeof renew !== 'object' || renew === null || !isText(renew.token)))
+    throw bad('renew')
   if (answer.driver === 's3') {
     for (const name of [
       'endpoint',
@@ -261,14 +279,19 @@ function checkCredentials(value: unknown, url: URL): CredentialsAnswer {
     ] as const) {
       if (!isText(answer[name])) throw bad(name)
     }
-    parseHref(answer.endpoint)
+    if (typeof answer.force_path_style !== 'boolean') throw bad('force_path_style')
+    if (!isHref(answer.endpoint)) throw bad('endpoint')
     if (!answer.prefix.endsWith('/')) throw bad('prefix')
     return answer
   }
   if (answer.driver === 'url') {
     if (!isText(answer.token)) throw bad('token')
-    parseHref(answer.transfers)
+    if (!isHref(answer.transfers)) throw bad('transfers')
     return answer
   }
   throw bad('driver')
+}
+
+function isTime(value: unknown): boolean {
+  return isText(value) && !Number.isNaN(Date.parse(value))
 }

@@ -2,7 +2,8 @@ import http from 'node:http'
 import https from 'node:https'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { systemCode, TimoneError } from '../errors.ts'
+import { isTimoneError, TimoneError } from '../errors.ts'
+import { describeFailure, proxyRefused } from './connection-failure.ts'
 
 /** How to reach one origin: what git's configuration says about proxies and certificates. */
 export interface ConnectionSettings {
@@ -22,10 +23,17 @@ export interface HttpRequest {
   url: URL
   headers: Record<string, string>
   /** Whole body, or a stream made anew for each call; `content-length` must be among the headers then. */
-  body?: string | Buffer | (() => Readable)
+  body?: string | Buffer | (() => Buffer | Readable)
+  /** Told how many more bytes of a body that is a buffer have gone to the kernel. */
+  onSent?: ((bytes: number) => void) | undefined
   signal?: AbortSignal
   /** Milliseconds without a byte in either direction after which the request fails with `timeout`. */
   idleTimeout?: number
+  /**
+   * Asks before the body is sent (RFC 9110, section 10.1.1). A server that refuses early and hangs up makes its own
+   * answer unreadable for whoever is still sending: the next try with this sees what it says.
+   */
+  expectContinue?: boolean
 }
 
 export interface HttpResponse {
@@ -38,8 +46,24 @@ export interface HttpResponse {
 /** Sends one request; answers as soon as the response's headers are there, whatever their status. */
 export type HttpSend = (request: HttpRequest) => Promise<HttpResponse>
 
-/** No byte for this long, milliseconds, and a connection counts as dead. */
-export const IDLE_TIMEOUT = 30_000
+/** How long to wait for whom, milliseconds. */
+export interface HttpTimeouts {
+  /** No byte for this long, and a connection counts as dead; a request's own `idleTimeout` goes before it. */
+  idle: number
+  /** From the end of the request to the end of the answer's headers, however steadily their bytes drip. */
+  headers: number
+  /** With `expectContinue`: an old server does not know it, so the body is sent unasked after this. */
+  expect: number
+}
+
+export const HTTP_TIMEOUTS: HttpTimeouts = { idle: 30_000, headers: 120_000, expect: 1000 }
+
+/** One origin's connections, and whose they are. */
+interface Route {
+  agent: http.Agent
+  /** Host and port of the proxy, for messages. */
+  proxy: string | undefined
+}
 
 /**
  * The agent's HTTP client on node:http, one keep-alive pool for each origin.
@@ -51,45 +75,86 @@ export const IDLE_TIMEOUT = 30_000
  */
 export class HttpClient {
   readonly #settingsFor: (origin: URL) => Promise<ConnectionSettings>
-  readonly #agents = new Map<string, Promise<http.Agent>>()
+  readonly #timeouts: HttpTimeouts
+  readonly #routes = new Map<string, Promise<Route>>()
 
-  constructor(settingsFor: (origin: URL) => Promise<ConnectionSettings>) {
+  constructor(
+    settingsFor: (origin: URL) => Promise<ConnectionSettings>,
+    timeouts: Partial<HttpTimeouts> = {},
+  ) {
     this.#settingsFor = settingsFor
+    this.#timeouts = { ...HTTP_TIMEOUTS, ...timeouts }
   }
 
   /** See {@link HttpSend}. */
   readonly send: HttpSend = async (request) => {
+    throwIfAborted(request.signal)
+    return this.#sendOn(await this.#routeFor(request.url), request)
+  }
+
+  #sendOn({ agent, proxy }: Route, request: HttpRequest): Promise<HttpResponse> {
     const { url, signal } = request
+    const idle = request.idleTimeout ?? this.#timeouts.idle
+    const expecting = request.expectContinue === true && request.body !== undefined
     throwIfAborted(signal)
-    const agent = await this.#agentFor(url)
     return new Promise<HttpResponse>((resolve, reject) => {
       let settled = false
+      let answer: http.IncomingMessage | undefined
+      const outgoing = (url.protocol === 'https:' ? https : http).request(url, {
+        method: request.method,
+        headers: expecting ? { ...request.headers, expect: '100-continue' } : request.headers,
+        agent,
+        timeout: idle,
+      })
+      // Once there is an answer its reader must be told, in our words: destroying the request would say ECONNRESET.
+      const stop = (error: TimoneError): void => {
+        ;(answer ?? outgoing).destroy(error)
+      }
+      const onAbort = (): void => stop(cancelled(signal as AbortSignal))
       const fail = (error: unknown): void => {
         if (settled) return
         settled = true
+        clearTimeout(headers)
         signal?.removeEventListener('abort', onAbort)
-        reject(signal?.aborted === true ? cancelled(signal) : describeFailure(error, url))
-      }
-      const outgoing = (url.protocol === 'https:' ? https : http).request(url, {
-        method: request.method,
-        headers: request.headers,
-        agent,
-        timeout: request.idleTimeout ?? IDLE_TIMEOUT,
-      })
-      const onAbort = (): void => {
-        outgoing.destroy(cancelled(signal as AbortSignal))
+        reject(signal?.aborted === true ? cancelled(signal) : describeFailure(error, url, proxy))
       }
       signal?.addEventListener('abort', onAbort, { once: true })
-      outgoing.on('timeout', () => {
-        const seconds = Math.round((request.idleTimeout ?? IDLE_TIMEOUT) / 1000)
-        outgoing.destroy(
-          new TimoneError('timeout', `no byte from ${url.host} for ${seconds} s`, { host: url.host }),
-        )
+      const silent = (ms: number, what: string): void => {
+        const { host } = url
+        const via = proxy === undefined ? '' : ` through the proxy ${proxy}`
+        stop(new TimoneError('timeout', `${what} ${host}${via} for ${Math.ceil(ms / 1000)} s`, { host }))
+      }
+      outgoing.on('timeout', () => silent(idle, 'no byte from'))
+
+      // Each byte sets the idle time-out back, so headers that drip need a bound of their own.
+      const limit = Math.max(this.#timeouts.headers, idle)
+      let headers: NodeJS.Timeout
+      let written = 0
+      const awaitHeaders = (): void => {
+        headers = setTimeout(() => {
+          const now = outgoing.socket?.bytesWritten ?? 0
+          if (outgoing.writableFinished || now === written) return silent(limit, 'no answer from')
+          written = now
+          awaitHeaders()
+        }, limit)
+      }
+      awaitHeaders()
+      outgoing.once('finish', () => {
+        clearTimeout(headers)
+        if (!settled) awaitHeaders()
       })
+
       outgoing.on('error', fail)
       outgoing.on('response', (body) => {
+        clearTimeout(headers)
+        if (body.statusCode === 407) {
+          fail(proxyRefused(url, proxy, '407', undefined))
+          outgoing.destroy()
+          return
+        }
         // From here on failures reach the reader of the body. An early answer (403 before the body is sent) ends here too.
         settled = true
+        answer = body
         body.once('close', () => {
           signal?.removeEventListener('abort', onAbort)
           // Refused before all was sent: the rest of the body has no reader.
@@ -97,58 +162,85 @@ export class HttpClient {
         })
         resolve({ status: body.statusCode ?? 0, headers: body.headers, body })
       })
-      if (typeof request.body === 'function') {
-        const source = request.body()
+      let begun = false
+      const begin = (): void => {
+        if (begun || settled) return
+        begun = true
+        const source = typeof request.body === 'function' ? request.body() : request.body
+        if (source === undefined || typeof source === 'string') {
+          outgoing.end(source)
+          return
+        }
+        if (Buffer.isBuffer(source)) {
+          sendBuffer(outgoing, source, request.onSent)
+          return
+        }
         pipeline(source, outgoing).catch((error: unknown) => {
           source.destroy()
           fail(error)
         })
-      } else {
-        outgoing.end(request.body)
       }
+      if (!expecting) return begin()
+      outgoing.flushHeaders()
+      outgoing.once('continue', begin)
+      outgoing.once('socket', () => {
+        const timer = setTimeout(begin, this.#timeouts.expect)
+        outgoing.once('close', () => clearTimeout(timer))
+      })
     })
   }
 
   /** Closes what is idle; the process may end. */
   async close(): Promise<void> {
-    for (const agent of await Promise.allSettled(this.#agents.values())) {
-      if (agent.status === 'fulfilled') agent.value.destroy()
+    for (const route of await Promise.allSettled(this.#routes.values())) {
+      if (route.status === 'fulfilled') route.value.agent.destroy()
     }
   }
 
-  #agentFor(url: URL): Promise<http.Agent> {
-    const known = this.#agents.get(url.origin)
+  #routeFor(url: URL): Promise<Route> {
+    const known = this.#routes.get(url.origin)
     if (known !== undefined) return known
-    const made = this.#makeAgent(url)
-    this.#agents.set(url.origin, made)
-    made.catch(() => this.#agents.delete(url.origin))
+    const made = this.#settingsFor(url).then((settings) => ({
+      agent: makeAgent(url, settings),
+      proxy: settings.proxy === undefined ? undefined : new URL(settings.proxy).host,
+    }))
+    this.#routes.set(url.origin, made)
+    made.catch(() => this.#routes.delete(url.origin))
     return made
-  }
-
-  async #makeAgent(url: URL): Promise<http.Agent> {
-    const settings = await this.#settingsFor(url)
-    const options: https.AgentOptions = {
-      keepAlive: true,
-      maxSockets: 256,
-
-      scheduling: 'lifo',
-    }
-    if (settings.proxy !== undefined) {
-      options.proxyEnv = { HTTP_PROXY: settings.proxy, HTTPS_PROXY: settings.proxy }
-    }
-    if (url.protocol !== 'https:') return new http.Agent(options)
-    if (settings.ca !== undefined) options.ca = settings.ca
-    if (settings.verify === false) options.rejectUnauthorized = false
-    if (settings.cert !== undefined) options.cert = settings.cert
-    if (settings.key !== undefined) options.key = settings.key
-    return new https.Agent(options)
   }
 }
 
-/** Reads a response's body as text, at most `limit` bytes; what is longer is cut and the connection dropped. */
-export async function readText(response: HttpResponse, limit: number = 2 ** 20): Promise<string> {
+/** `settings` as a pool of connections. */
+function makeAgent(url: URL, settings: ConnectionSettings): http.Agent {
+  const options: https.AgentOptions = { keepAlive: true, maxSockets: 256, scheduling: 'lifo' }
+  if (settings.proxy !== undefined) {
+    options.proxyEnv = { HTTP_PROXY: settings.proxy, HTTPS_PROXY: settings.proxy }
+  }
+  if (url.protocol !== 'https:') return new http.Agent(options)
+  if (settings.ca !== undefined) options.ca = settings.ca
+  if (settings.verify === false) options.rejectUnauthorized = false
+  if (settings.cert !== undefined) options.cert = settings.cert
+  if (settings.key !== undefined) options.key = settings.key
+  return new https.Agent(options)
+}
+
+/** An answer that is read as a whole (a list of parts, an error) has arrived by then, milliseconds. */
+const READ_TIMEOUT = 300_000
+
+/**
+ * Reads a response's body as text, at most `limit` bytes; what is longer is cut and the connection dropped.
+ * @throws `connection` when it breaks, `timeout` when it has not ended after `within` milliseconds, `cancelled`
+ */
+export async function readText(
+  response: HttpResponse,
+  limit: number = 2 ** 20,
+  within: number = READ_TIMEOUT,
+): Promise<string> {
   const chunks: Buffer[] = []
   let length = 0
+  const timer = setTimeout(() => {
+    response.body.destroy(new TimoneError('timeout', 'an answer did not come to its end'))
+  }, within)
   try {
     for await (const chunk of response.body as AsyncIterable<Buffer>) {
       chunks.push(chunk)
@@ -156,7 +248,10 @@ export async function readText(response: HttpResponse, limit: number = 2 ** 20):
       if (length > limit) break
     }
   } catch (error) {
+    if (isTimoneError(error)) throw error
     throw new TimoneError('connection', 'the connection broke in the middle of an answer', { cause: error })
+  } finally {
+    clearTimeout(timer)
   }
   return Buffer.concat(chunks).subarray(0, limit).toString('utf8')
 }
@@ -181,41 +276,29 @@ function cancelled(signal: AbortSignal): TimoneError {
     : new TimoneError('cancelled', 'interrupted', { cause: signal.reason })
 }
 
-const TLS_CODE =
-  /^(CERT_|ERR_TLS_|ERR_SSL_|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED|EPROTO|HOSTNAME_MISMATCH|ERR_OSSL)/
+/** Bytes that are handed to the kernel at a time, so that what has gone can be told. */
+const SLICE = 2 ** 20
 
-/** A connection-level failure in words: on which host, and what to look at. */
-export function describeFailure(error: unknown, url: URL): TimoneError {
-  if (error instanceof TimoneError) return error
-  const code = systemCode(error) ?? 'unknown error'
-  const host = url.host
-  const details = { cause: error, host }
-  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') {
-    return new TimoneError('dns', `cannot look up ${host} (${code}): check the name and the network`, details)
+/** Sends a buffer slice by slice, without copying it, and ends the request. */
+function sendBuffer(
+  outgoing: http.ClientRequest,
+  bytes: Buffer,
+  onSent: ((bytes: number) => void) | undefined,
+): void {
+  let at = 0
+  const next = (): void => {
+    if (at >= bytes.length) {
+      outgoing.end()
+      return
+    }
+    const slice = bytes.subarray(at, at + SLICE)
+    at += slice.length
+    outgoing.write(slice, (error) => {
+      // The request's own error event says why.
+      if (error !== null && error !== undefined) return
+      onSent?.(slice.length)
+      next()
+    })
   }
-  if (code.startsWith('ERR_PROXY')) {
-    return new TimoneError(
-      'proxy',
-      `the proxy refused to connect to ${host} (${code}): check HTTPS_PROXY, NO_PROXY and git's http.proxy`,
-      details,
-    )
-  }
-  if (TLS_CODE.test(code)) {
-    return new TimoneError(
-      'tls',
-      `the TLS certificate of ${host} is not accepted (${code}): set git's http.sslCAInfo to your CA's certificate`,
-      details,
-    )
-  }
-  if (code === 'ETIMEDOUT' || code === 'ERR_SOCKET_CONNECTION_TIMEOUT') {
-    return new TimoneError(
-      'timeout',
-      `connecting to ${host} timed out: check the network and proxy settings`,
-      details,
-    )
-  }
-  if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EIO') {
-    return new TimoneError('disk_full', `reading or writing a file failed (${code})`, details)
-  }
-  return new TimoneError('connection', `the connection to ${host} failed (${code})`, details)
+  next()
 }

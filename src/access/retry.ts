@@ -74,6 +74,22 @@ function afterTries(error: TimoneError, tries: number): TimoneError {
   })
 }
 
+/**
+ * A store that refuses a body early and hangs up looks like a broken connection to whoever is still sending it. So
+ * after such a failure `attempt` is told to ask before it sends.
+ */
+export function askFirstAfterFailure<T>(attempt: (ask: boolean) => Promise<T>): () => Promise<T> {
+  let ask = false
+  return async () => {
+    try {
+      return await attempt(ask)
+    } catch (error) {
+      if (isTimoneError(error, 'connection')) ask = true
+      throw error
+    }
+  }
+}
+
 /** Waits `ms` milliseconds. @throws `cancelled` when `signal` fires first. */
 export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
   await new Promise<void>((resolve) => {

@@ -1,4 +1,5 @@
 import { createHash, type Hash } from 'node:crypto'
+import { constants } from 'node:fs'
 import { type FileHandle, open, rm, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { HttpResponse } from '../access/http-client.ts'
@@ -19,6 +20,13 @@ export interface DownloadContext {
   /** Permission bits of the finished file, from `core.sharedRepository`; undefined: what the umask gives. */
   mode: number | undefined
 }
+
+/**
+ * Appending, and never through a link or a pipe that somebody else has put there. `a+` with O_NOFOLLOW, which Windows
+ * does not have.
+ */
+const { O_RDWR, O_APPEND, O_CREAT, O_NOFOLLOW = 0, O_NONBLOCK = 0 } = constants
+const OPEN_FLAGS = O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK
 
 /** Bytes read at a time when a partial file is hashed again. */
 const READ_SIZE = 2 ** 20
@@ -68,10 +76,13 @@ async function fetchInto(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<string> {
-  const file = await open(path, 'a+', 0o666).catch((error: unknown) => {
+  const file = await open(path, OPEN_FLAGS, 0o666).catch((error: unknown) => {
     throw folderError(error, dirname(path))
   })
   try {
+    const { nlink } = await file.stat()
+    if (nlink > 1)
+      throw new TimoneError('read_only', `${path} is not ours to write: remove it and repeat the command`)
     let { hash, length } = await hashPartial(file, size, signal)
     progress.add(length)
     await checkRoom(path, size - length)
@@ -93,7 +104,7 @@ async function fetchInto(
             }
             checkAnswer(response, length, size, context.access.host)
             etag = response.headers.etag ?? '*'
-            await receive(response, file, hash, (bytes) => {
+            await receive(response, file, hash, size - length, (bytes) => {
               length += bytes
               progress.add(bytes)
             })
@@ -202,15 +213,20 @@ const wrongSize = (found: number, size: number): TimoneError =>
 const tooLong = (found: number, size: number): TimoneError =>
   new TimoneError('size_mismatch', `${found} bytes arrived for an object of ${size}`)
 
-/** Writes and hashes the body as it arrives; the socket waits while the disk is slow. */
+/** Writes and hashes the body as it arrives, `room` bytes at most; the socket waits while the disk is slow. */
 async function receive(
   response: HttpResponse,
   file: FileHandle,
   hash: Hash,
+  room: number,
   onBytes: (bytes: number) => void,
 ): Promise<void> {
   try {
+    let left = room
     for await (const chunk of response.body as AsyncIterable<Buffer>) {
+      left -= chunk.length
+      // An answer without an end must not fill the disk.
+      if (left < 0) throw new TimoneError('size_mismatch', `more than the ${room} bytes asked for arrived`)
       await writeFully(file, chunk)
       hash.update(chunk)
       onBytes(chunk.length)

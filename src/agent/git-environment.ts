@@ -60,7 +60,7 @@ export class GitEnvironment {
     if (origin.protocol !== 'https:') return settings
     const noVerify = env.GIT_SSL_NO_VERIFY
     if (
-      http.get('http.sslverify') === 'false' ||
+      /^(false|no|off|0|)$/i.test(http.get('http.sslverify') ?? 'true') ||
       (noVerify !== undefined && noVerify !== '' && noVerify !== '0')
     ) {
       settings.verify = false
@@ -182,25 +182,22 @@ function isExcepted(origin: URL, noProxy: string | undefined): boolean {
   const host = origin.hostname.toLowerCase().replace(/^\[|\]$/g, '')
   const port = origin.port === '' ? (origin.protocol === 'https:' ? '443' : '80') : origin.port
   return (noProxy ?? '').split(/[\s,]+/).some((entry) => {
-    if (entry === '') return false
-    if (entry === '*') return true
-    const match = /^(.*?)(?::(\d+))?$/.exec(
-      entry
-        .toLowerCase()
-        .replace(/^\*?\./, '')
-        .replace(/^\[([^\]]*)\]/, '$1'),
-    )
-    // More than one colon and no brackets: an IPv6 address, which has no port here.
-    const [name, wanted] =
-      entry.split(':').length > 2
-        ? [entry.toLowerCase().replace(/[[\]]/g, ''), undefined]
-        : [match?.[1], match?.[2]]
-    return (
-      name !== undefined &&
-      (host === name || host.endsWith(`.${name}`)) &&
-      (wanted === undefined || wanted === port)
-    )
+    const { name, wanted } = splitPort(entry.toLowerCase())
+    if (name === '') return false
+    if (name === '*') return true
+    const domain = name.replace(/^\*?\./, '')
+    return (host === domain || host.endsWith(`.${domain}`)) && (wanted === undefined || wanted === port)
   })
+}
+
+/** `name:port`, `[address]:port`, or either without the port. */
+function splitPort(entry: string): { name: string; wanted: string | undefined } {
+  const [, address, wanted] = /^\[([^\]]*)\](?::(\d+))?$/.exec(entry) ?? []
+  if (address !== undefined) return { name: address, wanted }
+  // More than one colon and no brackets: an IPv6 address, which has no port here.
+  if (entry.split(':').length > 2) return { name: entry, wanted: undefined }
+  const [name = '', digits] = entry.split(':')
+  return { name, wanted: digits }
 }
 
 async function readPem(path: string, setting: string, env: NodeJS.ProcessEnv): Promise<string> {

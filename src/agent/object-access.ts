@@ -13,8 +13,10 @@ export type PartDigest =
   | 'md5'
 
 export interface PartBody {
-  /** Opens the part's bytes anew: once for each try. */
-  open: () => Readable
+  /** The part's bytes anew, once for each try: a buffer where they fit into one. */
+  open: () => Buffer | Readable
+  /** To be told of what has gone, where `open` gives a buffer. */
+  onSent?: (bytes: number) => void
   /** Hexadecimal, of the kind that {@link Upload.digest} asks for. */
   digest: string | undefined
 }

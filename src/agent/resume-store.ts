@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
+import { lstat, mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { systemCode, TimoneError } from '../errors.ts'
@@ -14,6 +14,8 @@ export interface UploadState {
   mtimeMs: number
   partSize: number
   uploadId: string
+  /** Whose upload it is. While that process lives nobody else may touch its parts. */
+  owner: { host: string; pid: number }
 }
 
 /** What is older, milliseconds, is rubbish: nobody comes back for it, and the bucket's lifecycle rule has run. */
@@ -43,7 +45,7 @@ export class ResumeStore {
         throw folderError(error, this.folder)
       })
       await this.#sweep().catch(() => {
-        // Another process may be sweeping too; what stays is found next time.
+        // What stays is found next time.
       })
     })()
     return this.#prepared
@@ -59,7 +61,13 @@ export class ResumeStore {
       const pid = Number(match[3])
       if (pid === process.pid || isAlive(pid)) continue
       try {
-        await rename(join(this.folder, name), mine)
+        const left = join(this.folder, name)
+        // A link or a pipe was put there by somebody else, to have us write through it.
+        if (!(await lstat(left)).isFile()) {
+          await rm(left, { force: true })
+          continue
+        }
+        await rename(left, mine)
         return mine
       } catch {
         // Somebody else was quicker: begin anew.
@@ -68,37 +76,60 @@ export class ResumeStore {
     return mine
   }
 
-  /** The state of an earlier upload of `oid` to `target`; undefined when there is none or it cannot be used. */
-  async readUpload(
+  /**
+   * Takes over what a dead process left of an upload of `oid` to `target`: of all who try at the same moment, one.
+   * Undefined when there is nothing, it cannot be used, or its owner lives.
+   */
+  async claimUpload(
     oid: Oid,
     { target, size, mtimeMs }: Pick<UploadState, 'target' | 'size' | 'mtimeMs'>,
   ): Promise<UploadState | undefined> {
+    const path = this.#uploadPath(oid)
+    if (this.#isForeign(await readState(path))) return undefined
+    const mine = `${path}.${this.#host}.${process.pid}.tmp`
     try {
-      const state = JSON.parse(await readFile(this.#uploadPath(oid), 'utf8')) as UploadState
-      const usable =
-        state.version === 1 &&
-        state.target === target &&
-        state.size === size &&
-        state.mtimeMs === mtimeMs &&
-        Number.isSafeInteger(state.partSize) &&
-        state.partSize > 0 &&
-        typeof state.uploadId === 'string' &&
-        state.uploadId !== ''
-      return usable ? state : undefined
+      await rename(path, mine)
     } catch {
-      // Absent or damaged: the upload begins anew.
+      // There is none, or somebody else was quicker.
       return undefined
     }
+    const state = await readState(mine)
+    if (this.#isForeign(state)) {
+      // Written between the look and the rename.
+      await rename(mine, path).catch(() => {})
+      return undefined
+    }
+    await rm(mine, { force: true }).catch(() => {})
+    const usable =
+      state !== undefined &&
+      state.version === 1 &&
+      state.target === target &&
+      state.size === size &&
+      state.mtimeMs === mtimeMs &&
+      typeof state.partSize === 'number' &&
+      Number.isSafeInteger(state.partSize) &&
+      state.partSize > 0 &&
+      typeof state.uploadId === 'string' &&
+      state.uploadId !== ''
+    if (!usable) return undefined
+    const claimed = state as UploadState
+    // Without it on the disk this run can go on all the same; only the next one could not.
+    await this.writeUpload(oid, claimed).catch(() => {})
+    return claimed
   }
 
-  async writeUpload(oid: Oid, state: UploadState): Promise<void> {
+  /** Remembers an upload of this process, unless another live process has one of the same object there. */
+  async writeUpload(oid: Oid, state: Omit<UploadState, 'owner'>): Promise<void> {
     await this.prepare()
     const path = this.#uploadPath(oid)
-    const temporary = `${path}.${process.pid}.tmp`
+    if (this.#isForeign(await readState(path))) return
+    const temporary = `${path}.${this.#host}.${process.pid}.tmp`
+    const owned: UploadState = { ...state, owner: { host: this.#host, pid: process.pid } }
     try {
-      const file = await open(temporary, 'w', 0o600)
+      await rm(temporary, { force: true })
+      const file = await open(temporary, 'wx', 0o600)
       try {
-        await file.writeFile(JSON.stringify(state))
+        await file.writeFile(JSON.stringify(owned))
         await file.sync()
       } finally {
         await file.close()
@@ -110,8 +141,19 @@ export class ResumeStore {
     }
   }
 
+  /** Forgets this process's upload of `oid`. */
   async dropUpload(oid: Oid): Promise<void> {
-    await rm(this.#uploadPath(oid), { force: true }).catch(() => {})
+    const path = this.#uploadPath(oid)
+    if (this.#isForeign(await readState(path))) return
+    await rm(path, { force: true }).catch(() => {})
+  }
+
+  /** True when the state belongs to another process that may still be at work. */
+  #isForeign(state: Partial<UploadState> | undefined): boolean {
+    const { owner } = state ?? {}
+    if (typeof owner?.pid !== 'number' || typeof owner.host !== 'string') return false
+    // Whether a process on another machine lives cannot be told from here.
+    return owner.host !== this.#host || (owner.pid !== process.pid && isAlive(owner.pid))
   }
 
   #uploadPath(oid: Oid): string {
@@ -123,14 +165,34 @@ export class ResumeStore {
     for (const name of await readdir(this.folder)) {
       if (!/\.(part|json|tmp)$/.test(name)) continue
       const path = join(this.folder, name)
-      if ((await stat(path)).mtimeMs < limit) await rm(path, { force: true })
+      // Gone meanwhile: another process is sweeping too.
+      const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: limit }))
+      if (mtimeMs < limit) await rm(path, { force: true })
     }
   }
 }
 
+/** Undefined when the file is absent or damaged: the upload then begins anew. Nothing in it is checked yet. */
+async function readState(path: string): Promise<Partial<UploadState> | undefined> {
+  try {
+    const { isFile, size } = await lstat(path).then((found) => ({ isFile: found.isFile(), size: found.size }))
+    // A pipe would be waited for without end.
+    if (!isFile || size > MAX_STATE) return undefined
+    const state: unknown = JSON.parse(await readFile(path, 'utf8'))
+    return typeof state === 'object' && state !== null ? state : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** No state of ours is longer, bytes. */
+const MAX_STATE = 64 * 1024
+
 const PARTIAL = /^([0-9a-f]{64})\.([A-Za-z0-9_-]+)\.(\d+)\.part$/
 
 function isAlive(pid: number): boolean {
+  // Zero and below mean whole groups of processes to kill(2).
+  if (!Number.isSafeInteger(pid) || pid <= 0) return false
   try {
     process.kill(pid, 0)
     return true

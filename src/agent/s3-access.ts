@@ -233,7 +233,8 @@ export class S3Access implements ObjectAccess {
           parts.push({ number, size: Number(xmlText(part, 'Size')), etag })
       }
       const next: string | undefined = xmlText(xml, 'NextPartNumberMarker')
-      marker = xmlText(xml, 'IsTruncated') === 'true' && next !== marker ? next : undefined
+      // Only ever forward: a store that goes in circles must not keep us.
+      marker = xmlText(xml, 'IsTruncated') === 'true' && Number(next) > Number(marker) ? next : undefined
     }
     return parts
   }
@@ -263,7 +264,10 @@ export class S3Access implements ObjectAccess {
     await this.#retried(call, async (response) => {
       const text = await readText(response)
       // S3 may fail after it has sent status 200 (API reference, CompleteMultipartUpload).
-      if (/<Error>/.test(text)) throw s3ErrorFromText(response, text, this.host, call.what).error
+      if (/<Error[\s>]/.test(text)) throw s3ErrorFromText(response, text, this.host, call.what).error
+      // Neither yes nor no (a proxy's page, an empty answer): asking again tells.
+      if (!text.includes('CompleteMultipartUploadResult'))
+        throw new TimoneError('unavailable', `${this.host} gave no result for the ${call.what}`)
     })
   }
 
@@ -370,7 +374,11 @@ export class S3Access implements ObjectAccess {
       url,
       headers: signed,
       signal: call.signal,
-      ...(body === undefined ? {} : { body: typeof body === 'string' ? body : body.open }),
+      ...(body === undefined
+        ? {}
+        : typeof body === 'string'
+          ? { body }
+          : { body: body.open, onSent: body.onSent }),
       ...(call.idleTimeout === undefined ? {} : { idleTimeout: call.idleTimeout }),
       ...(call.expectContinue === undefined ? {} : { expectContinue: call.expectContinue }),
     })

@@ -13,18 +13,19 @@ export function xmlText(xml: string, name: string): string | undefined {
   if (match === null) return undefined
   return (match[1] as string)
     .replace(/&quot;/g, '"')
-    .replace(/&#34;/g, '"')
+    .replace(/&#(?:34|x22);/g, '"')
     .replace(/&apos;/g, "'")
     .replace(/&lt;/g, '<')
     .replace(/&gt;/g, '>')
     .replace(/&amp;/g, '&')
 }
 
-/** All `<name>` elements' inner XML. */
+/** All `<name>` elements' inner XML, in time linear to the text's length. */
 export function xmlAll(xml: string, name: string): string[] {
-  return [...xml.matchAll(new RegExp(`<${name}>([\\s\\S]*?)</${name}>`, 'g'))].map(
-    (match) => match[1] as string,
-  )
+  return xml
+    .split(`<${name}>`)
+    .slice(1)
+    .map((rest) => rest.split(`</${name}>`, 1)[0] as string)
 }
 
 interface Meaning {
@@ -60,6 +61,7 @@ const BY_S3_CODE: Record<string, Meaning> = {
     code: 'denied',
     advice: 'the store does not know the access key: check the server’s storage settings',
   },
+  InvalidRange: { code: 'size_mismatch', advice: 'the stored object is shorter than it should be' },
   InvalidToken: { code: 'credentials_expired', advice: 'the storage credentials are no longer valid' },
   NoSuchBucket: {
     code: 'no_such_bucket',
@@ -105,6 +107,8 @@ function byStatus(status: number): Meaning {
     return { code: 'precondition_failed', advice: 'the object is there already or was replaced' }
   if (status === 413)
     return { code: 'too_large', advice: 'too large for the store or a proxy in front of it' }
+  if (status === 416)
+    return { code: 'size_mismatch', advice: 'the stored object is shorter than it should be' }
   if (status === 429) return { code: 'throttled', advice: 'the store asks to slow down' }
   if (status === 503) return { code: 'throttled', advice: 'the store is overloaded' }
   if (status === 507) return { code: 'disk_full', advice: 'the store has no room' }
@@ -137,11 +141,14 @@ export function s3ErrorFromText(
   request: string,
 ): { error: TimoneError; failure: S3Failure } {
   const { status, headers } = response
-  const s3Code = xmlText(text, 'Code') ?? jsonField(text, 'code') ?? ''
+  const s3Code = (xmlText(text, 'Code') ?? jsonField(text, 'code') ?? '').slice(0, 64)
   const meaning = BY_S3_CODE[s3Code] ?? ownMeaning(s3Code, text) ?? byStatus(status < 300 ? 500 : status)
   const region = headers['x-amz-bucket-region'] ?? xmlText(text, 'Region')
-  const requestId =
-    xmlText(text, 'RequestId') ?? header(headers['x-amz-request-id']) ?? header(headers['x-request-id'])
+  const requestId = (
+    xmlText(text, 'RequestId') ??
+    header(headers['x-amz-request-id']) ??
+    header(headers['x-request-id'])
+  )?.slice(0, 128)
   const wait = retryAfter(headers)
   const known = [String(status), s3Code, requestId === undefined ? '' : `request ${requestId}`].filter(
     (x) => x !== '',
@@ -156,11 +163,16 @@ export function s3ErrorFromText(
       ...(requestId === undefined ? {} : { requestId }),
     },
   )
-  return { error, failure: { code: s3Code, region: header(region) } }
+  return { error, failure: { code: s3Code, region: regionName(header(region)) } }
 }
 
 const header = (value: string | string[] | undefined): string | undefined =>
   Array.isArray(value) ? value[0] : value
+
+/** It goes into the next request's signature header, so only what can be a region's name. */
+function regionName(text: string | undefined): string | undefined {
+  return text !== undefined && /^[A-Za-z0-9-]{1,64}$/.test(text) ? text : undefined
+}
 
 /** Codes that timone's own object route may answer with, beyond what their status says. */
 const OWN_CODES: ReadonlySet<string> = new Set([

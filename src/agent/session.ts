@@ -65,13 +65,19 @@ const WIRE_CODES: Record<ErrorCode, number> = {
   wrong_region: 400,
 }
 
-/** The one place where an error becomes what git-lfs shows. One line, so that the trace stays readable. */
+/**
+ * The one place where an error becomes what git-lfs shows: one line of bounded length, without control characters,
+ * since parts of it may be a server's words and git-lfs writes it to the terminal as it is.
+ */
 export function toWireError(error: unknown, what?: string): WireError {
   const known = isTimoneError(error)
   const text = known
     ? error.message
     : `unexpected failure: ${error instanceof Error ? error.message : String(error)}`
-  const message = (what === undefined ? text : `${what}: ${text}`).replace(/\s+/g, ' ').trim()
+  const message = (what === undefined ? text : `${what}: ${text}`)
+    .replace(/[\s\p{Cc}\p{Cf}]+/gu, ' ')
+    .trim()
+    .slice(0, 1000)
   return { code: known ? WIRE_CODES[error.code] : 500, message }
 }
 

@@ -1,12 +1,12 @@
-import { createHash, type Hash } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
-import { Readable } from 'node:stream'
 import { throwIfAborted } from '../access/http-client.ts'
-import { type PlannedPart, planParts } from '../access/part-plan.ts'
+import { planParts } from '../access/part-plan.ts'
 import { isTimoneError, systemCode, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Oid } from '../oid.ts'
-import type { ObjectAccess, PartBody, Upload } from './object-access.ts'
+import type { ObjectAccess, Upload } from './object-access.ts'
+import { bufferedBody, fillBuffer, hashPart, MAX_BUFFERED, PartBuffers, streamedBody } from './part-body.ts'
 import type { Progress } from './progress.ts'
 import type { ResumeStore } from './resume-store.ts'
 
@@ -22,9 +22,6 @@ export interface UploadContext {
   replace: boolean
   log: Logger
 }
-
-/** Bytes read at a time. */
-const READ_SIZE = 512 * 1024
 
 /**
  * Sends one object from `path`. Small ones go in one request that is bound to the oid; larger ones in parts, in
@@ -77,7 +74,7 @@ async function openUpload(
   signal: AbortSignal,
 ): Promise<Upload> {
   const { access, resume, target, partSize, replace, log } = context
-  const state = await resume?.readUpload(oid, { target, size, mtimeMs })
+  const state = await resume?.claimUpload(oid, { target, size, mtimeMs })
   if (state !== undefined) {
     try {
       const upload = await access.openUpload(oid, size, {
@@ -124,6 +121,8 @@ async function send(
   const missing = new Set(upload.missing.map(({ number }) => number))
   // Where the single request is bound to the oid, or the server hashes the whole, reading twice would be for nothing.
   const whole = upload.id === undefined ? undefined : createHash('sha256')
+  const largest = Math.min(size, upload.partSize)
+  const buffers = largest > MAX_BUFFERED ? undefined : new PartBuffers(largest)
   const failed = new AbortController()
   const either = AbortSignal.any([signal, failed.signal])
   const inFlight = new Set<Promise<void>>()
@@ -132,21 +131,34 @@ async function send(
     for (const part of parts) {
       throwIfAborted(signal)
       if (failure !== undefined) throw failure
-      const wanted = missing.has(part.number)
-      const digest = wanted && upload.digest !== 'none' ? createHash(upload.digest) : undefined
-      if (whole !== undefined) await readPart(file, part, [whole, digest], either)
-      if (!wanted) {
+      if (!missing.has(part.number)) {
+        if (whole !== undefined) await hashPart(file, part, [whole], either)
         progress.add(part.size)
         continue
       }
-      const body: PartBody = { open: partOpener(file, part, progress), digest: digest?.digest('hex') }
+      const digest = upload.digest === 'none' ? undefined : createHash(upload.digest)
+      const hashes = [whole, digest].filter((hash) => hash !== undefined)
+      const buffer = buffers?.take()
+      let bytes: Buffer | undefined
+      if (buffer !== undefined) {
+        bytes = await fillBuffer(file, part, buffer)
+        for (const hash of hashes) hash.update(bytes)
+      } else if (hashes.length > 0) {
+        await hashPart(file, part, hashes, either)
+      }
+      const hex = digest?.digest('hex')
+      const body =
+        bytes === undefined ? streamedBody(file, part, progress, hex) : bufferedBody(bytes, progress, hex)
       const sending = upload
         .putPart(part, body, either)
         .catch((error: unknown) => {
           failure ??= error
           failed.abort(error)
         })
-        .finally(() => inFlight.delete(sending))
+        .finally(() => {
+          inFlight.delete(sending)
+          if (buffer !== undefined) buffers?.give(buffer)
+        })
       inFlight.add(sending)
       if (inFlight.size >= context.parallelParts) await Promise.race(inFlight)
     }
@@ -186,52 +198,4 @@ function worthContinuing(error: unknown): boolean {
       'clock_skew',
     ].includes(error.code)
   )
-}
-
-/** Reads a part once to hash it, in order, with one buffer; the pages are warm when it is sent. */
-async function readPart(
-  file: FileHandle,
-  part: PlannedPart,
-  hashes: (Hash | undefined)[],
-  signal: AbortSignal,
-): Promise<void> {
-  const buffer = Buffer.allocUnsafe(Math.min(READ_SIZE, Math.max(1, part.size)))
-  let done = 0
-  while (done < part.size) {
-    throwIfAborted(signal)
-    const { bytesRead } = await file.read(
-      buffer,
-      0,
-      Math.min(buffer.length, part.size - done),
-      part.offset + done,
-    )
-    if (bytesRead === 0) throw new TimoneError('size_mismatch', 'the file became shorter while being sent')
-    for (const hash of hashes) hash?.update(buffer.subarray(0, bytesRead))
-    done += bytesRead
-  }
-}
-
-/** Opens the part's bytes for one try; what an earlier try counted as sent is taken back. */
-function partOpener(file: FileHandle, part: PlannedPart, progress: Progress): PartBody['open'] {
-  let current = { sent: 0 }
-  async function* bytes(attempt: { sent: number }): AsyncGenerator<Buffer> {
-    let read = 0
-    while (read < part.size) {
-      // A new buffer each time: the socket keeps what it has not sent yet.
-      const buffer = Buffer.allocUnsafe(Math.min(READ_SIZE, part.size - read))
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, part.offset + read)
-      if (bytesRead === 0) throw new TimoneError('size_mismatch', 'the file became shorter while being sent')
-      read += bytesRead
-      yield bytesRead === buffer.length ? buffer : buffer.subarray(0, bytesRead)
-      // An attempt that was given up may still be here when the next one is under way.
-      if (attempt !== current) return
-      attempt.sent += bytesRead
-      progress.add(bytesRead)
-    }
-  }
-  return () => {
-    progress.add(-current.sent)
-    current = { sent: 0 }
-    return Readable.from(bytes(current), { objectMode: false, highWaterMark: READ_SIZE })
-  }
 }

@@ -2,7 +2,7 @@ import { type HeldCredentials, parseHref, postJson } from '../access/client.ts'
 import type { SignedPart, SignedRequest, TransferAnswer, TransferRequest } from '../access/credentials.ts'
 import { type HttpResponse, type HttpSend, readText } from '../access/http-client.ts'
 import type { PlannedPart } from '../access/part-plan.ts'
-import type { Retrier } from '../access/retry.ts'
+import { askFirstAfterFailure, type Retrier } from '../access/retry.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Oid } from '../oid.ts'
@@ -80,22 +80,23 @@ export class UrlAccess implements ObjectAccess {
       digest: single || ownServer ? 'none' : 'md5',
       putPart: async (part, body, signal) => {
         let forced = false
-        await this.#retried(signal, async () => {
+        const attempt = askFirstAfterFailure(async (ask) => {
           if (forced || until - MARGIN < Date.now()) await renew(signal)
           const signed = answer.parts.find(({ number }) => number === part.number)
           // After a renewal the list holds only what is missing: this part has arrived after all.
           if (signed === undefined) return
           try {
-            await this.#putPart(part, signed, body, signal)
+            await this.#putPart(part, signed, body, signal, ask)
           } catch (error) {
             // A signed URL that has run out is answered with 403: one fresh one, then it is a real refusal.
             if (!isTimoneError(error, 'denied', 'credentials_expired') || forced || single) throw error
             forced = true
             await renew(signal)
             const fresh = answer.parts.find(({ number }) => number === part.number)
-            if (fresh !== undefined) await this.#putPart(part, fresh, body, signal)
+            if (fresh !== undefined) await this.#putPart(part, fresh, body, signal, ask)
           }
         })
+        await this.#retried(signal, attempt)
       },
       complete: async (signal) => {
         await this.#retried(signal, async () => {
@@ -109,12 +110,18 @@ export class UrlAccess implements ObjectAccess {
     }
   }
 
-  async #putPart(part: PlannedPart, signed: SignedPart, body: PartBody, signal: AbortSignal): Promise<void> {
+  async #putPart(
+    part: PlannedPart,
+    signed: SignedPart,
+    body: PartBody,
+    signal: AbortSignal,
+    ask: boolean,
+  ): Promise<void> {
     if (signed.size !== part.size || signed.offset !== part.offset) throw badAnswer(this.host)
     const headers: Record<string, string> = { ...signed.header, 'content-length': String(part.size) }
     if (body.digest !== undefined) headers['content-md5'] = Buffer.from(body.digest, 'hex').toString('base64')
     const what = `PUT of part ${part.number}`
-    await readText(await this.#once('PUT', signed, headers, body, what, signal), 64 * 1024)
+    await readText(await this.#once('PUT', signed, headers, body, what, signal, ask), 64 * 1024)
   }
 
   /** One request to a signed URL, any status but 2xx thrown. */
@@ -125,6 +132,7 @@ export class UrlAccess implements ObjectAccess {
     body: PartBody | undefined,
     what: string,
     signal: AbortSignal,
+    expectContinue = false,
   ): Promise<HttpResponse> {
     const url = parseHref(signed.href)
     const response = await this.#options.send({
@@ -132,7 +140,8 @@ export class UrlAccess implements ObjectAccess {
       url,
       headers,
       signal,
-      ...(body === undefined ? {} : { body: body.open }),
+      expectContinue,
+      ...(body === undefined ? {} : { body: body.open, onSent: body.onSent }),
     })
     if (response.status >= 200 && response.status < 300) return response
     throw (await s3Error(response, url.host, what)).error

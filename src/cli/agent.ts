@@ -37,6 +37,9 @@ export async function runAgent(env: NodeJS.ProcessEnv): Promise<number> {
   )
   process.on('unhandledRejection', (error) => log.error({}, `unexpected failure: ${String(error)}`))
 
+  // git-lfs was killed: its end of stderr is gone too, and nobody is left to be told.
+  process.stderr.on('error', () => {})
+
   let close: (() => Promise<void>) | undefined
   await runSession({
     input: process.stdin,
@@ -54,6 +57,8 @@ export async function runAgent(env: NodeJS.ProcessEnv): Promise<number> {
   })
   await close?.()
   log.close()
+  // Open until git-lfs closes its end, it would keep the process alive.
+  process.stdin.destroy()
   return exitCode
 }
 

@@ -225,6 +225,14 @@ describe('runSession', () => {
 })
 
 describe('toWireError', () => {
+  test('passes no control characters to the terminal, and no endless text', () => {
+    const { message } = toWireError(
+      new TimoneError('denied', `no\u001b[2J\u0007 ${'x'.repeat(60_000)}\u202e`),
+    )
+    expect(message).toMatch(/^no \[2J x+$/)
+    expect(message.length).toBeLessThanOrEqual(1000)
+  })
+
   test('always has an integer code and one line', () => {
     expect(toWireError(new Error('a\nb'))).toEqual({ code: 500, message: 'unexpected failure: a b' })
     expect(toWireError('odd')).toEqual({ code: 500, message: 'unexpected failure: odd' })
