@@ -213,6 +213,9 @@ const wrongSize = (found: number, size: number): TimoneError =>
 const tooLong = (found: number, size: number): TimoneError =>
   new TimoneError('size_mismatch', `${found} bytes arrived for an object of ${size}`)
 
+/** Bytes that are collected before they are written: a system call for each packet costs more than the packet. */
+const WRITE_SIZE = 512 * 1024
+
 /** Writes and hashes the body as it arrives, `room` bytes at most; the socket waits while the disk is slow. */
 async function receive(
   response: HttpResponse,
@@ -221,32 +224,52 @@ async function receive(
   room: number,
   onBytes: (bytes: number) => void,
 ): Promise<void> {
+  let collected: Buffer[] = []
+  let length = 0
+  const flush = async (): Promise<void> => {
+    const chunks = collected
+    const bytes = length
+    collected = []
+    length = 0
+    if (bytes === 0) return
+    await writeFully(file, chunks, bytes)
+    for (const chunk of chunks) hash.update(chunk)
+    onBytes(bytes)
+  }
+  let left = room
+  let first = true
   try {
-    let left = room
     for await (const chunk of response.body as AsyncIterable<Buffer>) {
       left -= chunk.length
       // An answer without an end must not fill the disk.
       if (left < 0) throw new TimoneError('size_mismatch', `more than the ${room} bytes asked for arrived`)
-      await writeFully(file, chunk)
-      hash.update(chunk)
-      onBytes(chunk.length)
+      collected.push(chunk)
+      length += chunk.length
+      // git-lfs's other workers wait for the first one's first byte.
+      if (length >= WRITE_SIZE || first) await flush()
+      first = false
     }
+    await flush()
   } catch (error) {
-    if (isTimoneError(error) || isDiskCode(systemCode(error))) throw error
+    if (isTimoneError(error, 'size_mismatch') || isDiskCode(systemCode(error))) throw error
+    // What has arrived is kept: the next try goes on behind it.
+    await flush()
+    if (isTimoneError(error)) throw error
     throw new TimoneError(
       'connection',
       `the connection broke in the middle of the object (${systemCode(error) ?? 'ended'})`,
-      {
-        cause: error,
-      },
+      { cause: error },
     )
   }
 }
 
 /** The file is open for appending, so a short write is continued where it stopped. */
-async function writeFully(file: FileHandle, chunk: Buffer): Promise<void> {
+async function writeFully(file: FileHandle, chunks: Buffer[], bytes: number): Promise<void> {
+  const { bytesWritten } = await file.writev(chunks)
+  if (bytesWritten === bytes) return
+  const rest = Buffer.concat(chunks).subarray(bytesWritten)
   let at = 0
-  while (at < chunk.length) at += (await file.write(chunk, at, chunk.length - at)).bytesWritten
+  while (at < rest.length) at += (await file.write(rest, at, rest.length - at)).bytesWritten
 }
 
 const DISK_CODES: ReadonlySet<string> = new Set([
