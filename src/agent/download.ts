@@ -215,6 +215,8 @@ const tooLong = (found: number, size: number): TimoneError =>
 
 /** Bytes that are collected before they are written: a system call for each packet costs more than the packet. */
 const WRITE_SIZE = 512 * 1024
+/** Milliseconds after which they are written even if they are few. */
+const WRITE_INTERVAL = 100
 
 /** Writes and hashes the body as it arrives, `room` bytes at most; the socket waits while the disk is slow. */
 async function receive(
@@ -226,16 +228,21 @@ async function receive(
 ): Promise<void> {
   let collected: Buffer[] = []
   let length = 0
-  const flush = async (): Promise<void> => {
-    const chunks = collected
-    const bytes = length
-    collected = []
-    length = 0
-    if (bytes === 0) return
-    await writeFully(file, chunks, bytes)
-    for (const chunk of chunks) hash.update(chunk)
-    onBytes(bytes)
+  let writing = Promise.resolve()
+  const flush = (): Promise<void> => {
+    writing = writing.then(async () => {
+      const [chunks, bytes] = [collected, length]
+      collected = []
+      length = 0
+      if (bytes === 0) return
+      await writeFully(file, chunks, bytes)
+      for (const chunk of chunks) hash.update(chunk)
+      onBytes(bytes)
+    })
+    return writing
   }
+  // On a slow line, and before a stall, what has arrived is written and counted all the same.
+  const timer = setInterval(() => flush().catch(() => {}), WRITE_INTERVAL)
   let left = room
   let first = true
   try {
@@ -260,6 +267,8 @@ async function receive(
       `the connection broke in the middle of the object (${systemCode(error) ?? 'ended'})`,
       { cause: error },
     )
+  } finally {
+    clearInterval(timer)
   }
 }
 
