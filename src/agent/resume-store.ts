@@ -41,8 +41,13 @@ export class ResumeStore {
   /** Makes the folder, and drops what was left behind long ago. */
   async prepare(): Promise<void> {
     this.#prepared ??= (async () => {
-      await mkdir(this.folder, { recursive: true }).catch((error: unknown) => {
-        throw folderError(error, this.folder)
+      await mkdir(this.folder, { recursive: true }).catch(async (error: unknown) => {
+        // With `recursive` Node says ENOENT where the disk is read-only: asked for the one folder it says why.
+        const reason = await mkdir(this.folder).then(
+          () => undefined,
+          (second: unknown) => second ?? error,
+        )
+        if (reason !== undefined) throw folderError(reason, this.folder)
       })
       await this.#sweep().catch(() => {
         // What stays is found next time.
