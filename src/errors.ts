@@ -47,7 +47,13 @@ export interface ErrorDetails {
   host?: string
 }
 
-const RETRYABLE: ReadonlySet<ErrorCode> = new Set(['connection', 'dns', 'throttled', 'timeout', 'unavailable'])
+const RETRYABLE: ReadonlySet<ErrorCode> = new Set([
+  'connection',
+  'dns',
+  'throttled',
+  'timeout',
+  'unavailable',
+])
 
 /**
  * An expected failure. `message` is one line for a person: what failed, for which object, on which host, what to do.

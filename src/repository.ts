@@ -23,12 +23,13 @@ export const RESERVED_ORGS: ReadonlySet<string> = new Set([
 const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$/
 
 /**
- * Checks the two path segments that name a repository; one `.git` suffix of `repo` is dropped.
+ * Checks the two path segments that name a repository; one `.git` suffix of `repo` is dropped, and a name that still has
+ * one is none: with and without the suffix must be the same repository.
  * @throws {TimoneError} `not_found`: a name that cannot exist is answered like one that does not.
  */
 export function parseRepository(org: string, repo: string): Repository {
   const name = repo.endsWith('.git') ? repo.slice(0, -4) : repo
-  if (!NAME.test(org) || !NAME.test(name) || RESERVED_ORGS.has(org)) {
+  if (!NAME.test(org) || !NAME.test(name) || name.endsWith('.git') || RESERVED_ORGS.has(org)) {
     throw new TimoneError('not_found', 'no such repository')
   }
   return { org, repo: name }

@@ -42,7 +42,8 @@ export function lfsUrl(url: string, repository: Repository): string {
 
 /**
  * Turns a principal's right to one repository and one direction into storage credentials that open no more than that.
- * Sessions are shared by all requests of the same subject, and asked for once however many wait.
+ * Sessions are shared by all requests of the same subject, and asked for once however many wait, except by a request
+ * whose total life ends before the session's.
  */
 export class Broker {
   readonly #options: BrokerOptions
@@ -102,14 +103,14 @@ export class Broker {
     }
   }
 
-  #session(
+  async #session(
     sts: NonNullable<BrokerOptions['sts']>,
     subject: string,
     prefix: string,
     operation: Operation,
     left: number,
   ): Promise<RoleSession> {
-    return this.#sessions.get(JSON.stringify([subject, prefix, operation]), async () => {
+    const assume = (): Promise<RoleSession> => {
       const policy = sessionPolicy({
         partition: sts.partition,
         bucket: sts.site.bucket,
@@ -117,10 +118,18 @@ export class Broker {
         operation,
       })
       const duration = Math.max(MIN_SESSION, Math.min(this.#options.expiresIn, TOTAL_LIFETIME, left))
-      const value = await sts.assumeRole({ policy, duration, sessionName: sessionNameFor(subject) })
+      return sts.assumeRole({ policy, duration, sessionName: sessionNameFor(subject) })
+    }
+    let own = false
+    const shared = await this.#sessions.get(JSON.stringify([subject, prefix, operation]), async () => {
+      own = true
+      const value = await assume()
       // Handed out only while a third of its life, and five minutes, are left: enough for the transfer that asks.
       const life = value.expiresAt - this.#now()
       return { value, until: value.expiresAt - Math.max(300_000, life / 3) }
     })
+    // One that was made for a later sign-in would go on after this one's total life.
+    const end = this.#now() + Math.max(MIN_SESSION, left) * 1000
+    return own || shared.expiresAt <= end ? shared : assume()
   }
 }

@@ -1,10 +1,12 @@
+import { createHash } from 'node:crypto'
 import * as z from 'zod/mini'
 import type { Principal } from '../auth/principal.ts'
 import type { Tokens } from '../auth/tokens.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
+import { ExpiringCache } from '../expiring-cache.ts'
 import { isObjectSize, parseOid } from '../oid.ts'
 import type { Repository } from '../repository.ts'
-import type { ObjectStore, StoredPart } from '../storage/object-store.ts'
+import type { ObjectInfo, ObjectStore, StoredPart } from '../storage/object-store.ts'
 import { lfsUrl, lifetimeLeft } from './broker.ts'
 import type { SignedPart, TransferAnswer, TransferRequest, UploadTransfer } from './credentials.ts'
 import { keyOf, type ObjectName, type ObjectSigner, type PrepareSigner, signEach } from './object-location.ts'
@@ -19,6 +21,8 @@ import {
 
 /** `upload_id` of an upload that is one request, or none because the object is there. */
 const SINGLE = 'single'
+/** How long it is remembered whether a version of an object is what its oid says, milliseconds. */
+const JUDGED_FOR = 3600_000
 
 export interface TransfersOptions {
   store: ObjectStore
@@ -36,10 +40,12 @@ export interface TransfersOptions {
 export class Transfers {
   readonly #options: TransfersOptions
   readonly #now: () => number
+  readonly #judged: ExpiringCache<boolean>
 
   constructor(options: TransfersOptions) {
     this.#options = options
     this.#now = options.now ?? Date.now
+    this.#judged = new ExpiringCache({ now: this.#now })
   }
 
   /**
@@ -84,6 +90,13 @@ export class Transfers {
       if (stored !== undefined) throw differs(name, stored.size)
       throw new TimoneError('not_found', `object ${name.oid} is not there: its bytes were not stored`)
     }
+    // The size is only what the client says. A store that hashes what it completes needs no second look; a bucket would
+    // put anything of that size in place of a good object.
+    if (stored !== undefined && store.driver === 's3' && (await this.#isIntact(key, name, stored))) {
+      await store.abortUpload(key, upload.id)
+      const message = `object ${name.oid} is in the store with ${stored.size} bytes, and they are the right ones: the pointer that says ${name.size} is wrong`
+      throw new TimoneError('size_mismatch', message)
+    }
     const options = { size: name.size, sha256: name.oid, replace: stored !== undefined }
     try {
       await store.completeUpload(key, upload.id, options)
@@ -92,6 +105,16 @@ export class Transfers {
       const now = await store.head(key)
       if (now?.size !== name.size) throw error
     }
+  }
+
+  /** Does the stored object have the hash that its oid says? Read from beginning to end, once for each version of it. */
+  #isIntact(key: string, { oid }: ObjectName, { etag }: ObjectInfo): Promise<boolean> {
+    return this.#judged.get(JSON.stringify([key, etag]), async () => {
+      const { body } = await this.#options.store.get(key, { ifMatch: etag })
+      const hash = createHash('sha256')
+      for await (const chunk of body) hash.update(chunk as Buffer)
+      return { value: hash.digest('hex') === oid, until: this.#now() + JUDGED_FOR }
+    })
   }
 
   async #upload(

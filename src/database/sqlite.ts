@@ -37,7 +37,8 @@ export async function sqliteDialect(file: string): Promise<SqliteDialect> {
 }
 
 async function makeFile(file: string): Promise<void> {
-  await mkdir(path.dirname(file), { recursive: true })
+  // The server's data folder as a rule, whose other files are nobody else's business either.
+  await mkdir(path.dirname(file), { recursive: true, mode: 0o700 })
   try {
     const made = await open(file, 'wx', 0o600)
     await made.close()

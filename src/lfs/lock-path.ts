@@ -11,7 +11,9 @@ const MAX_PATH = 4096
 export function parseLockPath(value: unknown): string {
   if (typeof value !== 'string' || value === '') throw wrong('it is empty')
   if (Buffer.byteLength(value) > MAX_PATH) throw wrong(`it is longer than ${MAX_PATH} bytes`)
-  if (value.includes('\0') || !value.isWellFormed()) throw wrong('it holds characters that no path can have')
+  // Terminals obey control characters, and git-lfs prints the paths of others' locks as they are.
+  if (/\p{Cc}/u.test(value) || !value.isWellFormed())
+    throw wrong('it holds control characters or is not Unicode')
   // On Windows a backslash separates folders too, and a letter with a colon is a drive.
   const names = value.split(/[/\\]/)
   if (names[0] === '' || /^[A-Za-z]:$/.test(names[0] ?? '')) {

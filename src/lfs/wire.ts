@@ -56,30 +56,41 @@ const Request = z.object({
   operation: z.enum(['upload', 'download'], 'operation must be "upload" or "download"'),
   transfers: z.nullish(z.array(z.string(), 'transfers must be a list of names')),
   hash_algo: z.nullish(z.string('hash_algo must be a name')),
-  objects: z.array(
-    z.object(
-      { oid: z.string('each object needs an oid'), size: z.optional(z.unknown()) },
-      'each object must be {"oid","size"}',
-    ),
-    'objects must be a list',
-  ),
+  // Its items are checked by hand: zod notes down what is wrong with each, and there may be millions.
+  objects: z.array(z.unknown(), 'objects must be a list'),
 })
+
+/** Objects in one request; git-lfs sends 100. */
+const MAX_OBJECTS = 100_000
+/** Names of transfers in one request. */
+const MAX_TRANSFERS = 100
 
 /**
  * Checks the body of a Batch request; what it does not know it ignores. `ref` is of no concern here.
- * @throws {TimoneError} `invalid` for a wrong shape, `conflict` for a hash algorithm other than sha256.
+ * @throws {TimoneError} `invalid` for a wrong shape, `too_large` for more than 100 000 objects, `conflict` for a hash
+ * algorithm other than sha256.
  */
 export function parseBatchRequest(value: unknown): BatchRequest {
-  const { data, error } = Request.safeParse(value)
-  if (data === undefined) {
-    throw new TimoneError('invalid', `not a Batch request: ${error.issues[0]?.message ?? 'wrong shape'}`)
+  const lists = (value ?? {}) as { objects?: unknown; transfers?: unknown }
+  if (Array.isArray(lists.objects) && lists.objects.length > MAX_OBJECTS) {
+    throw new TimoneError(
+      'too_large',
+      `a Batch request may have ${MAX_OBJECTS} objects: ask for fewer at a time`,
+    )
   }
+  if (Array.isArray(lists.transfers) && lists.transfers.length > MAX_TRANSFERS) {
+    throw wrong(`transfers may have ${MAX_TRANSFERS} names`)
+  }
+  const { data, error } = Request.safeParse(value)
+  if (data === undefined) throw wrong(error.issues[0]?.message ?? 'wrong shape')
   const { operation, transfers, hash_algo: hash, objects } = data
   if (typeof hash === 'string' && hash !== 'sha256') {
     throw new TimoneError('conflict', 'this server stores objects by their sha256 only (hash_algo)')
   }
   const once = new Map<string, AskedObject>()
-  for (const { oid, size } of objects) {
+  for (const object of objects) {
+    const { oid, size } = (object ?? {}) as { oid?: unknown; size?: unknown }
+    if (typeof oid !== 'string') throw wrong('each object must be {"oid","size"}')
     if (!once.has(oid)) once.set(oid, { oid, size: isObjectSize(size) ? size : undefined })
   }
   return { operation, transfers: transfers ?? ['basic'], objects: [...once.values()] }
@@ -90,4 +101,8 @@ export function parseVerifyRequest(value: unknown): { oid: ReturnType<typeof par
   const { oid, size } = (value ?? {}) as { oid?: unknown; size?: unknown }
   if (!isObjectSize(size)) throw new TimoneError('invalid', 'the request must be {"oid","size"}')
   return { oid: parseOid(oid), size }
+}
+
+function wrong(why: string): TimoneError {
+  return new TimoneError('invalid', `not a Batch request: ${why}`)
 }

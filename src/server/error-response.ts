@@ -20,7 +20,10 @@ interface Rule {
  * git-lfs waits and tries again for nothing but 429 with `Retry-After` (lfshttp/errors.go): so that, and never 503,
  * is the answer to everything that may work later.
  */
-const LATER: Rule = { status: 429, message: 'the storage is busy or cannot be reached: try again later' }
+const LATER: Rule = {
+  status: 429,
+  message: 'the server is busy, or cannot reach what it needs: try again later',
+}
 const BROKEN: Rule = {
   status: 500,
   message: 'the storage behind this server does not work as it is set up: its log says more',
@@ -35,7 +38,7 @@ const RULES: Record<ErrorCode, Rule> = {
   connection: LATER,
   credentials_expired: BROKEN,
   denied: BROKEN,
-  disk_full: { status: 507, message: 'the storage of the server is full' },
+  disk_full: { status: 507, message: 'the disk of the server is full' },
   dns: LATER,
   exists: { status: 409 },
   forbidden: { status: 403 },
@@ -47,7 +50,7 @@ const RULES: Record<ErrorCode, Rule> = {
   not_found: { status: 404 },
   precondition_failed: { status: 412 },
   proxy: BROKEN,
-  read_only: { status: 507, message: 'the storage of the server cannot be written to' },
+  read_only: { status: 507, message: 'the disk of the server cannot be written to' },
   size_mismatch: { status: 422 },
   throttled: LATER,
   timeout: LATER,

@@ -6,6 +6,7 @@ import { fileSignerSource, type S3Site, s3SignerSource } from '../access/object-
 import { SignedUrls } from '../access/signed-urls.ts'
 import type { AssumeRole } from '../access/sts.ts'
 import { Transfers } from '../access/transfers.ts'
+import { authenticate } from '../auth/authenticate.ts'
 import { Tokens } from '../auth/tokens.ts'
 import type { Database } from '../database/connect.ts'
 import { TimoneError } from '../errors.ts'
@@ -18,7 +19,7 @@ import { createApp } from './app.ts'
 import { drain } from './drain.ts'
 import { type Problem, problemBody, problemOf, problemType } from './error-response.ts'
 import { createReadiness } from './health.ts'
-import { LoadGate } from './load-gate.ts'
+import { LoadGate, type LoadLimits } from './load-gate.ts'
 import { errorFields } from './logger.ts'
 import { createObjectRoute, isObjectPath } from './object-route.ts'
 import { announcedLength, readBody } from './read-body.ts'
@@ -39,43 +40,85 @@ export interface HandlerOptions {
   /** The bucket behind an S3 store, and how to get credentials that open parts of it. */
   s3?: { site: S3Site; sts?: { assumeRole: AssumeRole; partition: string } } | undefined
   logger: Logger
+  /** What is worked on at once on JSON routes. */
+  load?: LoadLimits
   /** Milliseconds since the epoch. */
   now?: () => number
 }
+
+const LOAD: LoadLimits = { requests: 512, bytes: 128 * 2 ** 20 }
+/** For those who did not sign in: they can get in each other's way only. */
+const LOAD_OF_STRANGERS: LoadLimits = { requests: 128, bytes: 32 * 2 ** 20 }
 
 /** Answers every request of node:http; never throws. */
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void
 
 /** Puts the rooms together, and sends each request to the bytes of objects or to the app. */
-export function createHandler(options: HandlerOptions, limits: { body: number; idle: number }): Handler {
+export function createHandler(
+  options: HandlerOptions,
+  limits: { body: number; idle: number; answer: number },
+): Handler {
   const { store, url, logger, now = Date.now } = options
   const report = (error: unknown, problem: Problem, record: RequestRecord): void => {
     const level = problem.status >= 500 ? 'error' : problem.status === 429 ? 'warn' : 'debug'
     logger[level]({ request_id: record.id, ...errorFields(error) }, 'request failed')
   }
   const urls = new SignedUrls({ url, secret: options.tokenSecret, now })
+  const tokens = new Tokens({
+    secret: options.tokenSecret,
+    issuer: url,
+    requireScope: options.requireScope,
+    now,
+  })
   const app = createApp({
-    ...buildRooms(options, urls, now),
-    ready: createReadiness({ storage: store, database: options.database }, { now }),
+    ...buildRooms(options, urls, tokens, now),
+    ready: createReadiness(
+      { storage: store, database: options.database },
+      { report: (check, error) => logger.warn({ check, ...errorFields(error) }, 'not ready'), now },
+    ),
     report,
   })
   const records = new WeakMap<IncomingMessage, RequestRecord>()
   const answerApp = getRequestListener(
-    (request, env) => app.fetch(request, { record: records.get(env.incoming as IncomingMessage) }),
+    async (request, env) => {
+      const answer = await app.fetch(request, { record: records.get(env.incoming as IncomingMessage) })
+      limitReader(env.outgoing as ServerResponse, limits)
+      return answer
+    },
     { hostname: 'localhost' },
   )
   const answerObject = createObjectRoute({ store, urls, idleTimeout: limits.idle })
-  const load = new LoadGate()
+  const users = new LoadGate(options.load ?? LOAD)
+  const strangers = new LoadGate(LOAD_OF_STRANGERS)
+  /** Decided before a byte of the body is read, so that only who signed in can use up what is there for them. */
+  const mayBring = async (request: IncomingMessage): Promise<LoadGate> => {
+    if (announcedLength(request) === 0) return users
+    const principal = await authenticate(request.headers.authorization, tokens)
+    return principal === undefined ? strangers : users
+  }
+  const receive = async (request: IncomingMessage, response: ServerResponse): Promise<Buffer> => {
+    const visit = (await mayBring(request)).enter()
+    response.once('close', visit.leave)
+    try {
+      const body = await readBody(request, { limit: limits.body, take: visit.take })
+      if (response.destroyed) throw new TimoneError('cancelled', 'the client has gone')
+      visit.start()
+      return body
+    } catch (error) {
+      visit.leave()
+      throw error
+    }
+  }
 
   return (request, response) => {
-    const record = recordRequest(logger, request, response)
+    const target = parseTarget(request.url ?? '')
+    const record = recordRequest(logger, request, response, target)
     const fail = (error: unknown): void => {
       const problem = problemOf(error)
       report(error, problem, record)
       drain(request, response)
       sendProblem(response, problem, record)
     }
-    const target = parseTarget(request.url ?? '')
     if (target === undefined) return fail(new TimoneError('not_found', 'not found'))
     if (isObjectPath(target.path)) {
       response.setHeader('X-Request-Id', record.id)
@@ -87,13 +130,8 @@ export function createHandler(options: HandlerOptions, limits: { body: number; i
       })
       return
     }
-    try {
-      response.once('close', load.enter(announcedLength(request)))
-    } catch (error) {
-      return fail(error)
-    }
     records.set(request, record)
-    readBody(request, limits.body).then(
+    receive(request, response).then(
       // Where @hono/node-server looks for a body that was read already.
       (rawBody) => answerApp(Object.assign(request, { rawBody }), response),
       (error: unknown) => {
@@ -106,14 +144,17 @@ export function createHandler(options: HandlerOptions, limits: { body: number; i
 /** What a store says of a body whose sender has left. */
 const LEFT: ReadonlySet<string> = new Set(['connection', 'cancelled'])
 
-function buildRooms(options: HandlerOptions, urls: SignedUrls, now: () => number) {
+/** Cuts off a client that does not take its answer, which is held in memory until then. */
+function limitReader(response: ServerResponse, limits: { idle: number; answer: number }): void {
+  if (response.destroyed) return
+  response.socket?.setTimeout(limits.idle)
+  // Also one that sends a byte now and then to look alive.
+  const timer = setTimeout(() => response.destroy(), limits.answer)
+  response.once('close', () => clearTimeout(timer))
+}
+
+function buildRooms(options: HandlerOptions, urls: SignedUrls, tokens: Tokens, now: () => number) {
   const { store, url, objectExpiresIn: expiresIn, publicRepositories, s3 } = options
-  const tokens = new Tokens({
-    secret: options.tokenSecret,
-    issuer: url,
-    requireScope: options.requireScope,
-    now,
-  })
   const prefix = s3?.site.prefix ?? ''
   const prepareSigner =
     s3 === undefined

@@ -11,11 +11,19 @@ export function announcedLength(request: IncomingMessage): number | undefined {
 
 /**
  * The whole body of a request on a JSON route. A client that takes longer than `limit` milliseconds is cut off.
- * @throws {TimoneError} `too_large` as soon as it is over 8 MiB, `cancelled` when the client leaves.
+ * `take` is told of the bytes as they arrive, and may throw to refuse them.
+ * @throws {TimoneError} `too_large` as soon as it is over 8 MiB, or announced to be; `cancelled` when the client leaves;
+ * what `take` threw.
  */
-export function readBody(request: IncomingMessage, limit: number): Promise<Buffer> {
-  if (announcedLength(request) === 0) return Promise.resolve(Buffer.alloc(0))
+export function readBody(
+  request: IncomingMessage,
+  { limit, take }: { limit: number; take: (bytes: number) => void },
+): Promise<Buffer> {
+  const announced = announcedLength(request)
+  if (announced === 0) return Promise.resolve(Buffer.alloc(0))
   return new Promise((resolve, reject) => {
+    if ((announced ?? 0) > MAX_BODY) return reject(tooLarge())
+    if (request.destroyed) return reject(left())
     const chunks: Buffer[] = []
     let size = 0
     const settle = (): void => {
@@ -24,10 +32,14 @@ export function readBody(request: IncomingMessage, limit: number): Promise<Buffe
     }
     const onData = (chunk: Buffer): void => {
       size += chunk.length
-      chunks.push(chunk)
-      if (size <= MAX_BODY) return
-      settle()
-      reject(tooLarge())
+      try {
+        if (size > MAX_BODY) throw tooLarge()
+        take(chunk.length)
+        chunks.push(chunk)
+      } catch (error) {
+        settle()
+        reject(error)
+      }
     }
     const onEnd = (): void => {
       settle()
@@ -35,9 +47,13 @@ export function readBody(request: IncomingMessage, limit: number): Promise<Buffe
     }
     const onClose = (): void => {
       settle()
-      reject(new TimoneError('cancelled', 'the client left before its request was complete'))
+      reject(left())
     }
     const timer = setTimeout(() => request.socket.destroy(), limit)
     request.on('data', onData).on('end', onEnd).on('close', onClose)
   })
+}
+
+function left(): TimoneError {
+  return new TimoneError('cancelled', 'the client left before its request was complete')
 }

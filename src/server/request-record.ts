@@ -1,12 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Logger } from '../log.ts'
+import type { RequestTarget } from './request-target.ts'
 
 /** What the server knows of one request beside the request; its log line is made from it. */
 export interface RequestRecord {
   /** Ours, or the proxy's where it sent a sane one. */
   readonly id: string
-  /** The path alone: a query may hold a signature. */
+  /** The path alone: a query may hold a signature, an authority a password. Empty where there is no sane one. */
   readonly path: string
   /** Who asked, once a route knows. */
   subject?: string | undefined
@@ -17,10 +18,11 @@ export function recordRequest(
   logger: Logger,
   request: IncomingMessage,
   response: ServerResponse,
+  target: RequestTarget | undefined,
 ): RequestRecord {
   const given = request.headers['x-request-id']
   const sane = typeof given === 'string' && /^[A-Za-z0-9._:/+=-]{1,128}$/.test(given)
-  const path = (request.url ?? '').split('?', 1)[0]?.slice(0, 500) ?? ''
+  const path = target?.path.slice(0, 500) ?? ''
   const record: RequestRecord = { id: sane ? given : randomUUID(), path }
   const started = performance.now()
   const { socket } = request

@@ -9,8 +9,10 @@ export interface TimeLimits {
   headers: number
   /** For the body of a request on JSON routes. */
   body: number
-  /** For the next byte of an object. */
+  /** For the next byte of an object, or until the client takes more of an answer. */
   idle: number
+  /** Until the client has taken the whole answer of a JSON route. */
+  answer: number
   /** For the next request on a connection; longer than the proxies before us, or they use connections that just closed. */
   keepAlive: number
   /** For requests under way when the server stops. */
@@ -21,6 +23,7 @@ export const TIME_LIMITS: TimeLimits = {
   headers: 20_000,
   body: 30_000,
   idle: 60_000,
+  answer: 300_000,
   keepAlive: 75_000,
   drain: 30_000,
 }

@@ -139,6 +139,39 @@ describe('with STS', () => {
   })
 })
 
+describe('a session that a later sign-in of the same user got', () => {
+  const long = { expiresIn: TOTAL_LIFETIME }
+  const expiry = (answer: object) => Date.parse('expires_at' in answer ? String(answer.expires_at) : '')
+
+  test('is not handed out to who may go on for less: that one gets its own, which nobody else does', async () => {
+    const { broker, clock, asked } = make(long)
+    clock.now += (TOTAL_LIFETIME - 1000) * 1000
+    const later = { ...ada, authTime: clock.now / 1000 }
+    const shared = await broker.credentials(later, repository, 'upload')
+    expect(expiry(shared)).toBe(clock.now + TOTAL_LIFETIME * 1000)
+    const own = await broker.credentials(ada, repository, 'upload')
+    expect(asked.map(({ duration }) => duration)).toEqual([TOTAL_LIFETIME, 1000])
+    expect(expiry(own)).toBe(START + TOTAL_LIFETIME * 1000)
+    expect(await broker.credentials(later, repository, 'upload')).toMatchObject({ access_key_id: 'key1' })
+    // STS gives no session of less than 900 s.
+    clock.now += 800_000
+    const last = await broker.credentials(ada, repository, 'upload')
+    expect(expiry(last)).toBe(clock.now + 900_000)
+    expect(asked.length).toBe(3)
+  })
+
+  test('not even when both ask at once', async () => {
+    const { broker, clock, asked } = make(long)
+    clock.now += (TOTAL_LIFETIME - 1000) * 1000
+    const later = { ...ada, authTime: clock.now / 1000 }
+    const [, own] = await Promise.all(
+      [later, ada].map((who) => broker.credentials(who, repository, 'upload')),
+    )
+    expect(expiry(own as object)).toBe(START + TOTAL_LIFETIME * 1000)
+    expect(asked.length).toBe(2)
+  })
+})
+
 describe('without STS', () => {
   test('a token for the transfers route, and how to renew it', async () => {
     const { broker, tokens } = make({ sts: false })

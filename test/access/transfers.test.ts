@@ -2,9 +2,18 @@ import { Readable } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { UploadTransfer } from '../../src/access/credentials.ts'
 import { keyOf } from '../../src/access/object-location.ts'
+import { Transfers } from '../../src/access/transfers.ts'
 import type { Oid } from '../../src/oid.ts'
 import { failureFaults } from '../lfs/batch-schema.ts'
-import { filesIn, post, type Running, type Sample, sample, startOnFiles } from '../server/harness.ts'
+import {
+  fakeStore,
+  filesIn,
+  post,
+  type Running,
+  type Sample,
+  sample,
+  startOnFiles,
+} from '../server/harness.ts'
 
 const MIB = 2 ** 20
 const repository = { org: 'foo', repo: 'bar' }
@@ -210,6 +219,47 @@ describe('transfers on the file store', () => {
     expect(await completing(await useToken('verify', 'download'))).toBe(403)
     expect(await completing(await useToken('verify', 'upload', { name: other }))).toBe(404)
     expect(await completing(await useToken('renew'))).toBe(401)
+  })
+})
+
+describe('an object in a bucket that has another size than asked', () => {
+  const object = sample(6 * MIB)
+  const name = { repository, oid: object.oid as Oid, size: 7 * MIB }
+
+  /** A bucket that holds `bytes`; tells how often they were read and what was completed. */
+  function bucket(bytes: Buffer) {
+    const seen = { reads: 0, completed: [] as unknown[], aborted: 0 }
+    const info = { size: bytes.length, etag: '"1"' }
+    const store = fakeStore({
+      driver: 's3',
+      head: async () => info,
+      get: async () => {
+        seen.reads++
+        return { ...info, body: Readable.from([bytes.subarray(0, 1000), bytes.subarray(1000)]) }
+      },
+      completeUpload: async (_key, _id, options) => {
+        seen.completed.push(options)
+        return 'created'
+      },
+      abortUpload: async () => void seen.aborted++,
+    })
+    const { tokens } = running
+    const prepareSigner = () => Promise.reject(new Error('nothing is signed here'))
+    return { seen, transfers: new Transfers({ store, prefix: '', prepareSigner, tokens, url: 'http://x' }) }
+  }
+
+  test('is left alone when its hash is right, and read only once to know that', async () => {
+    const { seen, transfers } = bucket(object.bytes)
+    for (let turn = 1; turn <= 3; turn++) {
+      await expect(transfers.complete(name, `${5 * MIB}.id`)).rejects.toMatchObject({ code: 'size_mismatch' })
+      expect(seen).toEqual({ reads: 1, completed: [], aborted: turn })
+    }
+  })
+
+  test('is replaced when its hash is not', async () => {
+    const { seen, transfers } = bucket(object.bytes.subarray(1))
+    await transfers.complete(name, `${5 * MIB}.id`)
+    expect(seen.completed).toEqual([{ size: 7 * MIB, sha256: object.oid, replace: true }])
   })
 })
 

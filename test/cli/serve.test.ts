@@ -109,6 +109,7 @@ describe('timone serve', () => {
   test('with a secret of the operator: no hints, and the secret nowhere', async () => {
     const serving = await listening(start(onFreePort, withSecret))
     expect(serving.out()).not.toContain('token create')
+    expect((await stat(join(folder, 'timone-data'))).mode & 0o777).toBe(0o700)
     serving.child.kill('SIGINT')
     expect(await serving.exit).toBe(130)
     expect(serving.out() + serving.err()).not.toContain(SECRET)

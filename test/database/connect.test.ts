@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -185,6 +185,15 @@ describe('sqlite', () => {
     for (const name of [file, `${file}-wal`, `${file}-shm`])
       expect((await stat(name)).mode & 0o777).toBe(0o600)
     await database.close()
+  })
+
+  test('so are the folders that are made for it; one that is there stays as it is', async () => {
+    const modeOf = async (path: string) => (await stat(path)).mode & 0o777
+    await (await connect(`sqlite:${join(folder, 'a', 'data', 'timone.db')}`)).close()
+    expect([await modeOf(join(folder, 'a')), await modeOf(join(folder, 'a', 'data'))]).toEqual([0o700, 0o700])
+    await chmod(folder, 0o755)
+    await (await connect(`sqlite:${join(folder, 'timone.db')}`)).close()
+    expect(await modeOf(folder)).toBe(0o755)
   })
 
   test('commits are durable: WAL, each synced', async () => {

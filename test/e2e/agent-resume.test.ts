@@ -253,39 +253,16 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('after an end in the mi
     const good = await readState((await interrupted()).oid)
     const outside = here.world.path('outside')
     await writeFile(outside, 'untouched')
-    const states: [string, (state: Record<string, unknown>) => string][] = [
-      ['empty', () => ''],
+    // What ResumeStore refuses by itself has its own tests; these reach the store.
+    const states: [string, (state: Record<string, unknown>) => object | string][] = [
       ['cut', (state) => JSON.stringify(state).slice(0, -20)],
-      ['null', () => 'null'],
-      ['a list', () => '[]'],
-      ['a text', () => '"x"'],
-      ['nested', () => '['.repeat(50_000)],
-      ['binary', () => randomBytes(200).toString('latin1')],
-      ['another version', (state) => JSON.stringify({ ...state, version: 2 })],
-      [
-        'another target',
-        (state) => JSON.stringify({ ...state, target: 'https://evil.example/x#evil.example' }),
-      ],
-      ['another size', (state) => JSON.stringify({ ...state, size: 1 })],
-      ...[0, -5, 1, 1.5, 2 ** 60, '5242880', null].map(
-        (partSize): [string, (state: Record<string, unknown>) => string] => [
-          `part size ${partSize}`,
-          (state) => JSON.stringify({ ...state, partSize }),
-        ],
-      ),
-      ...['', '../../../outside', `${PART}.../../outside`, '%2e%2e/', 'x\r\nhost: evil', 7, {}].map(
-        (uploadId): [string, (state: Record<string, unknown>) => string] => [
-          `upload id ${JSON.stringify(uploadId)}`,
-          (state) => JSON.stringify({ ...state, uploadId }),
-        ],
-      ),
-      ['a foreign upload', (state) => JSON.stringify(state)],
-      ...[{ host: 7 }, { host: hostname(), pid: -1 }, { host: hostname(), pid: 0 }, 'me', null].map(
-        (owner): [string, (state: Record<string, unknown>) => string] => [
-          `owner ${JSON.stringify(owner)}`,
-          (state) => JSON.stringify({ ...state, owner, uploadId: 'gone' }),
-        ],
-      ),
+      ['another target', (state) => ({ ...state, target: 'https://evil.example/x#evil.example' })],
+      ['a part size of 1', (state) => ({ ...state, partSize: 1 })],
+      ['an absurd part size', (state) => ({ ...state, partSize: 2 ** 50 })],
+      ['an upload id that climbs', (state) => ({ ...state, uploadId: '../../../../outside' })],
+      ['an upload id of our form', (state) => ({ ...state, uploadId: `${PART}.../../outside` })],
+      ['an upload id with a line end', (state) => ({ ...state, uploadId: 'x\r\nhost: evil' })],
+      ['the upload of another object', (state) => state],
     ]
     const agent = here.agent()
     await agent.init('upload')
@@ -293,7 +270,8 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('after an end in the mi
       const object = await here.addObject(PART + 1)
       const { mtimeMs } = await stat(object.path)
       const state = { ...good, size: object.size, mtimeMs }
-      await writeFile(statePath(object.oid), write(state))
+      const written = write(state)
+      await writeFile(statePath(object.oid), typeof written === 'string' ? written : JSON.stringify(written))
       const [asked] = await here.batch('upload', [object])
       const answer = await agent.transfer('upload', asked as BatchObject, object.path)
       expect(answer, what).toEqual({ event: 'complete', oid: object.oid })
@@ -394,24 +372,22 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('after an end in the mi
     await expectWhole(object)
   })
 
-  test.skipIf(backend === 'file')(
-    'a completion that fails under status 200 for ever is a failure',
-    async () => {
-      const object = await here.addObject(PART + 1)
-      here.proxy.fault = (request) => (isComplete(request) ? s3Answer(200, 'InternalError') : undefined)
-      const answer = await upload(object)
-      expect(answer.error?.code).toBe(503)
-      expect(answer.error?.message).toContain(object.oid)
-      here.proxy.fault = () => undefined
-      expect((await here.batch('download', [object]))[0]?.error?.code).toBe(404)
-      // The parts are there still: the next run only completes.
-      const sent = await bytesSent(async () => {
-        expect(await upload(object)).toEqual({ event: 'complete', oid: object.oid })
-      })
-      expect(sent).toBeLessThan(TALK)
-      await expectWhole(object)
-    },
-  )
+  onS3('a completion that fails under status 200 for ever is a failure', async () => {
+    const object = await here.addObject(PART + 1)
+    here.proxy.fault = (request) => (isComplete(request) ? s3Answer(200, 'InternalError') : undefined)
+    // The server behind signed URLs asks for a pause before each further try.
+    const answer = await upload(object, 'lfs.transfer.maxretries=1')
+    expect(answer.error?.code).toBe(503)
+    expect(answer.error?.message).toContain(object.oid)
+    here.proxy.fault = () => undefined
+    expect((await here.batch('download', [object]))[0]?.error?.code).toBe(404)
+    // The parts are there still: the next run only completes.
+    const sent = await bytesSent(async () => {
+      expect(await upload(object)).toEqual({ event: 'complete', oid: object.oid })
+    })
+    expect(sent).toBeLessThan(TALK)
+    await expectWhole(object)
+  })
 
   describe('download', () => {
     const partial = (oid: string, pid: number, host = hostname().replace(/[^A-Za-z0-9-]/g, '_')): string =>

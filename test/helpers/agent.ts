@@ -99,7 +99,12 @@ export class AgentProcess {
   }
 
   /** Requests one object and waits for its `complete`. */
-  async transfer(event: 'upload' | 'download', object: BatchObject, path?: string, limit?: number): Promise<Answer> {
+  async transfer(
+    event: 'upload' | 'download',
+    object: BatchObject,
+    path?: string,
+    limit?: number,
+  ): Promise<Answer> {
     const action = object.actions?.[event]
     this.say({
       event,

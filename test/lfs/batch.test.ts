@@ -197,6 +197,30 @@ describe('requests that are wrong as a whole', () => {
     expect(answer.json.request_id).toBe(answer.headers.get('x-request-id'))
   })
 
+  test.each<[string, string, number]>([
+    ['4 million of what is no object', `[${'0,'.repeat(4_100_000)}0]`, 413],
+    ['100 001 objects', `[${'{"oid":"a"},'.repeat(100_000)}{"oid":"a"}]`, 413],
+    ['100 000 of what is no object', `[${'0,'.repeat(99_999)}0]`, 422],
+  ])('%s are refused without much ado', async (_name, objects, status) => {
+    const body = `{"operation":"download","objects":${objects}}`
+    const started = performance.now()
+    const answer = await batch(body)
+    expect(performance.now() - started).toBeLessThan(2000)
+    expect(answer.status).toBe(status)
+    expect(failureFaults(answer.json)).toEqual([])
+  })
+
+  test('100 000 objects are answered, 101 names of transfers are not', async () => {
+    const objects = Array.from({ length: 100_000 }, (_, index) => ({ oid: index.toString(36) }))
+    const answer = await batch({ operation: 'download', objects })
+    expect(answer.json.objects.length).toBe(100_000)
+    const transfers = Array.from({ length: 101 }, (_, index) => `t${index}`)
+    expect((await batch({ operation: 'download', transfers, objects: [] })).status).toBe(422)
+    expect((await batch({ operation: 'download', transfers: transfers.slice(1), objects: [] })).status).toBe(
+      200,
+    )
+  })
+
   test('a form is no JSON', async () => {
     const answer = await fetch(`${running.url}/foo/bar/info/lfs/objects/batch`, {
       method: 'POST',

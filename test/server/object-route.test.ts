@@ -161,7 +161,7 @@ describe('PUT', () => {
     expect(answer.status).toBe(507)
     expect(await answer.json()).toMatchObject({
       code: 'disk_full',
-      message: 'the storage of the server is full',
+      message: 'the disk of the server is full',
     })
     await other.stop()
   })

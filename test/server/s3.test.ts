@@ -1,3 +1,4 @@
+import { buffer } from 'node:stream/consumers'
 import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
@@ -352,6 +353,25 @@ describe('transfers, on signed URLs', () => {
     await send(object, json)
     expect((await complete(json)).status).toBe(200)
     expect(await plain.store.head(key(plain, object))).toMatchObject({ size: 6 * MIB })
+  })
+
+  test('a good object is not replaced by who lies about its size', async () => {
+    const good = sample(6 * MIB)
+    await own(plain, good)
+    const lie = { ...sample(6 * MIB + 1), oid: good.oid }
+    for (let turn = 0; turn < 2; turn++) {
+      const { json } = await ask(lie, { part_size: 5 * MIB })
+      await send(lie, json)
+      const answer = await complete(json)
+      expect(answer.status).toBe(422)
+      expect(await answer.json()).toMatchObject({ code: 'size_mismatch' })
+      const id = json.upload_id.replace(/^\d+\./, '')
+      await expect(plain.store.listParts(key(plain, good), id)).rejects.toMatchObject({
+        code: 'no_such_upload',
+      })
+    }
+    const { body } = await plain.store.get(key(plain, good))
+    expect((await buffer(body)).equals(good.bytes)).toBe(true)
   })
 
   test('10 000 parts in one answer', async () => {

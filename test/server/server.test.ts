@@ -3,6 +3,7 @@ import { connect } from 'node:net'
 import { PassThrough, Readable } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { TimoneError } from '../../src/errors.ts'
+import { nullLogger } from '../../src/log.ts'
 import { createLogger } from '../../src/server/logger.ts'
 import { failureFaults } from '../lfs/batch-schema.ts'
 import { fakeStore, post, type Running, raw, sample, startOnFiles, until } from './harness.ts'
@@ -89,6 +90,104 @@ describe('limits', () => {
     await other.stop()
   })
 
+  test('connections that announce much and send nothing, signed in or not, are in nobody’s way', async () => {
+    const head = `POST ${BATCH} HTTP/1.1\r\nHost: x\r\nContent-Length: ${8 * 2 ** 20}\r\n`
+    const sockets = Array.from({ length: 32 }, (_, index) => {
+      const socket = connect(port(running), '127.0.0.1')
+      socket.on('error', () => {})
+      socket.write(`${head}${index % 2 === 0 ? '' : `Authorization: ${authorization}\r\n`}\r\n{`)
+      return socket
+    })
+    await Promise.all(sockets.map((socket) => once(socket, 'connect')))
+    const body = { operation: 'upload', objects: [] }
+    for (let turn = 0; turn < 20; turn++) {
+      expect((await post(running.url + BATCH, body, authorization)).status).toBe(200)
+    }
+    for (const socket of sockets) socket.destroy()
+  })
+
+  test('who has not signed in cannot use up what is there for those who have', async () => {
+    const other = await startOnFiles({ load: { requests: 1, bytes: 100_000 } })
+    const head = `POST ${BATCH} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n`
+    const stranger = connect(port(other), '127.0.0.1')
+    stranger.on('error', () => {})
+    stranger.write(`${head}\r\n{${' '.repeat(900_000)}`)
+    const body = { operation: 'upload', objects: [], filler: 'x'.repeat(90_000) }
+    const auth = await other.as('ada')
+    for (let turn = 0; turn < 20; turn++) {
+      expect((await post(other.url + BATCH, body, auth)).status).toBe(200)
+    }
+    stranger.destroy()
+    // And a token that is none is turned down before anything is sent.
+    const forger = connect(port(other), '127.0.0.1')
+    forger.write(`${head}Authorization: Bearer nonsense\r\n\r\n`)
+    const [said] = await once(forger, 'data')
+    expect(said.toString()).toContain('401')
+    forger.destroy()
+    await other.stop()
+  })
+
+  test('bytes count as they arrive, and no more once their sender has left', async () => {
+    const other = await startOnFiles({ load: { requests: 10, bytes: 100_000 } })
+    const auth = await other.as('ada')
+    const holder = connect(port(other), '127.0.0.1')
+    holder.on('error', () => {})
+    holder.write(
+      `POST ${BATCH} HTTP/1.1\r\nHost: x\r\nAuthorization: ${auth}\r\nContent-Length: 99999\r\n\r\n${' '.repeat(60_000)}`,
+    )
+    const body = { operation: 'upload', objects: [], filler: 'x'.repeat(90_000) }
+    const status = async () => (await post(other.url + BATCH, body, auth)).status
+    await until(async () => (await status()) === 429)
+    holder.destroy()
+    await until(async () => (await status()) === 200)
+    await other.stop()
+  })
+
+  test.each([
+    ['falls silent', { idle: 300 }, false],
+    ['sends a byte now and then', { idle: 60_000, answer: 300 }, true],
+  ])('a client that does not take its answer and %s is cut off', async (_name, limits, trickles) => {
+    const other = await startOnFiles({ load: { requests: 1, bytes: 8 * 2 ** 20 }, limits })
+    const auth = await other.as('ada')
+    // More than the kernel keeps for a connection.
+    const objects = Array.from({ length: 100_000 }, (_, index) => ({ oid: `${index}`.padStart(40, 'x') }))
+    const text = JSON.stringify({ operation: 'download', objects })
+    const reader = connect(port(other), '127.0.0.1').pause()
+    reader.on('error', () => {})
+    reader.write(
+      `POST ${BATCH} HTTP/1.1\r\nHost: x\r\nAuthorization: ${auth}\r\nContent-Length: ${text.length}\r\n\r\n${text}`,
+    )
+    const trickle = setInterval(() => trickles && reader.write('P'), 50)
+    const status = async () =>
+      (await post(other.url + BATCH, { operation: 'upload', objects: [] }, auth)).status
+    await until(async () => (await status()) === 429)
+    await until(async () => (await status()) === 200)
+    clearInterval(trickle)
+    reader.destroy()
+    await other.stop()
+  })
+
+  test('a client that takes its answer slowly gets all of it', async () => {
+    const other = await startOnFiles({ limits: { idle: 300 } })
+    const objects = Array.from({ length: 50_000 }, (_, index) => ({ oid: `${index}`.padStart(40, 'x') }))
+    const answer = await fetch(other.url + BATCH, {
+      method: 'POST',
+      headers: { authorization: await other.as('ada') },
+      body: JSON.stringify({ operation: 'download', objects }),
+    })
+    let text = ''
+    let pauses = 0
+    for await (const piece of answer.body?.pipeThrough(new TextDecoderStream()) ?? []) {
+      text += piece
+      if (text.length > (pauses + 1) * 2 ** 20 && pauses < 5) {
+        pauses++
+        await new Promise((resolve) => setTimeout(resolve, 100))
+      }
+    }
+    expect(JSON.parse(text).objects.length).toBe(50_000)
+    await other.stop()
+  })
+
   test.each([
     ['a head that never ends', 'POST / HTTP/1.1\r\nHost: x\r\nX-Slow: '],
     ['a body that never ends', `POST ${BATCH} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{`],
@@ -137,6 +236,8 @@ describe('paths', () => {
     '/api/bar/info/lfs/objects/batch',
     '/healthz/bar/info/lfs/objects/batch',
     '/foo/.git/info/lfs/objects/batch',
+    '/foo/bar.git.git/info/lfs/objects/batch',
+    '/foo/bar.git.git.git/info/lfs/objects/batch',
     '/foo/bar/info/lfs/objects/',
     '/foo/bar/info/lfs/objects/batch/',
     '/foo/bar',
@@ -169,7 +270,9 @@ describe('health', () => {
     expect(await ready.json()).toEqual({ status: 'ok', checks: { storage: 'ok', database: 'ok' } })
   })
 
-  test('not ready says why, remembers it for two seconds, and is alive all the same', async () => {
+  test('not ready says only what kind of thing, remembers it for two seconds, and is alive all the same', async () => {
+    const logged: object[] = []
+    const logger = { ...nullLogger, warn: (fields: object) => void logged.push(fields) }
     let checks = 0
     let now = Date.now()
     let works = false
@@ -179,15 +282,16 @@ describe('health', () => {
         if (!works) throw new TimoneError('no_such_bucket', 'the bucket lfs does not exist')
       },
     })
-    const other = await startOnFiles({ store, now: () => now })
+    const other = await startOnFiles({ store, logger, now: () => now })
     const answers = await Promise.all([1, 2, 3].map(() => fetch(`${other.url}/readyz`)))
     for (const answer of answers) {
       expect(answer.status).toBe(503)
       expect(await answer.json()).toEqual({
         status: 'unavailable',
-        checks: { storage: 'the bucket lfs does not exist', database: 'ok' },
+        checks: { storage: 'no_such_bucket', database: 'ok' },
       })
     }
+    expect(logged).toMatchObject([{ check: 'storage', error: 'the bucket lfs does not exist' }])
     expect(checks).toBe(1)
     works = true
     expect((await fetch(`${other.url}/readyz`)).status).toBe(503)
@@ -254,6 +358,23 @@ describe('the log', () => {
     ]) {
       expect(text).not.toContain(secret)
     }
+    await other.stop()
+  })
+
+  test('has the path of an absolute target, not the password before it, and no more of it than 500 characters', async () => {
+    const logged: { path?: string }[] = []
+    const logger = { ...nullLogger, info: (fields: object) => void logged.push(fields) }
+    const other = await startOnFiles({ logger })
+    const long = `/${'x'.repeat(1000)}`
+    for (const target of [
+      `http://ada:hunter2@example.org${BATCH}?signature=s`,
+      'ftp://ada:hunter2@example.org/x',
+      long,
+    ]) {
+      await raw(other.url, 'GET', target)
+    }
+    expect(logged.map(({ path }) => path)).toEqual([BATCH, '', long.slice(0, 500)])
+    expect(JSON.stringify(logged)).not.toContain('hunter2')
     await other.stop()
   })
 

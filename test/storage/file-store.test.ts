@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import {
+  chmod,
   link,
   mkdir,
   mkdtemp,
@@ -13,6 +14,8 @@ import {
   utimes,
   writeFile,
 } from 'node:fs/promises'
+import { IncomingMessage } from 'node:http'
+import { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -300,6 +303,36 @@ describe('file store', () => {
     await put(object)
     await rm(join(root, 'org'), { recursive: true })
     expect(await put(object)).toBe('created')
+  })
+
+  test('the folders that it makes for itself are for its owner only; those that are there stay as they are', async () => {
+    const modeOf = async (path: string) => (await stat(path)).mode & 0o777
+    const object = make(10)
+    const made = join(root, 'data', 'objects')
+    await put(object, createFileStore(made))
+    expect([await modeOf(dirname(made)), await modeOf(made)]).toEqual([0o700, 0o700])
+    const given = join(root, 'given')
+    await mkdir(given)
+    await chmod(given, 0o755)
+    await put(object, createFileStore(given))
+    expect(await modeOf(given)).toBe(0o755)
+  })
+
+  test('gives the memory of a request’s chunks back at once, and leaves that of others alone', async () => {
+    const object = make(3 * 2 ** 16)
+    const chunks = [0, 1, 2].map((at) => Buffer.alloc(2 ** 16, object.bytes.subarray(at * 2 ** 16)))
+    await put(object)
+    const body = Object.assign(new IncomingMessage(new Socket()), { _read() {} })
+    // The first shares its memory with others.
+    const pool = Buffer.alloc(2 ** 17)
+    const shared = pool.subarray(0, 2 ** 16)
+    ;(chunks[0] as Buffer).copy(shared)
+    for (const chunk of [shared, chunks[1], chunks[2], null]) body.push(chunk)
+    await rm(join(root, object.key))
+    await store.put(object.key, body, { size: object.size, sha256: object.oid })
+    expect([shared, ...chunks].map(({ length }) => length)).toEqual([2 ** 16, 2 ** 16, 0, 0])
+    expect((await readFile(join(root, object.key))).equals(object.bytes)).toBe(true)
+    expect(object.bytes.length).toBe(object.size)
   })
 
   test('a body of thousands of tiny chunks', async () => {
