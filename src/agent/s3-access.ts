@@ -1,5 +1,4 @@
 import type { HeldCredentials } from '../access/client.ts'
-import type { S3Credentials } from '../access/credentials.ts'
 import type { HttpResponse, HttpSend } from '../access/http-client.ts'
 import { readText } from '../access/http-client.ts'
 import { type PlannedPart, partSizeFor, planParts } from '../access/part-plan.ts'
@@ -8,9 +7,11 @@ import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Oid } from '../oid.ts'
 import { objectKey } from '../storage/object-key.ts'
+import type { StoredPart } from '../storage/object-store.ts'
 import { objectUrl } from '../storage/s3-location.ts'
 import { EMPTY_SHA256, signHeaders, UNSIGNED_PAYLOAD } from '../storage/sigv4.ts'
 import type { GetRequest, ObjectAccess, OpenUploadOptions, PartBody, Upload } from './object-access.ts'
+import { completionXml, locationOf, s3Of } from './s3-request.ts'
 import { s3Error, s3ErrorFromText, xmlAll, xmlText } from './s3-response.ts'
 
 /** Credentials good right now; `stale` are some that the store has refused. */
@@ -158,9 +159,9 @@ export class S3Access implements ObjectAccess {
         const list = parts.map((part) => {
           const etag = stored.get(part.number)?.etag
           if (etag === undefined) throw new TypeError(`part ${part.number} was never sent`)
-          return `<Part><PartNumber>${part.number}</PartNumber><ETag>${escapeXml(etag)}</ETag></Part>`
+          return { number: part.number, etag }
         })
-        const body = `<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">${list.join('')}</CompleteMultipartUpload>`
+        const body = completionXml(list)
         try {
           const complete = (headers: Record<string, string>): Promise<void> =>
             this.#complete(key, id, body, headers, signal)
@@ -395,30 +396,6 @@ interface TargetObject {
   size: number
   replace: boolean
 }
-
-interface StoredPart {
-  number: number
-  size: number
-  etag: string
-}
-
-function s3Of(held: HeldCredentials): S3Credentials {
-  if (held.answer.driver !== 's3')
-    throw new TimoneError('config', 'the server has changed its kind of storage: try again')
-  return held.answer
-}
-
-function locationOf(credentials: S3Credentials): Parameters<typeof objectUrl>[0] {
-  return {
-    endpoint: credentials.endpoint,
-    region: credentials.region,
-    bucket: credentials.bucket,
-    forcePathStyle: credentials.force_path_style,
-  }
-}
-
-const escapeXml = (text: string): string =>
-  text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/"/g, '&quot;')
 
 /** Reads an answer that holds nothing of interest, so that its connection can be used again. */
 async function discard(response: HttpResponse): Promise<void> {

@@ -1,0 +1,33 @@
+import type { HeldCredentials } from '../access/client.ts'
+import type { S3Credentials } from '../access/credentials.ts'
+import { TimoneError } from '../errors.ts'
+import type { StoredPart } from '../storage/object-store.ts'
+import type { S3Location } from '../storage/s3-location.ts'
+
+/** Storage credentials of the S3 kind. @throws {TimoneError} `config` when the server has meanwhile changed its kind. */
+export function s3Of(held: HeldCredentials): S3Credentials {
+  if (held.answer.driver !== 's3')
+    throw new TimoneError('config', 'the server has changed its kind of storage: try again')
+  return held.answer
+}
+
+/** Where the bucket is that the credentials open. */
+export function locationOf(credentials: S3Credentials): S3Location {
+  return {
+    endpoint: credentials.endpoint,
+    region: credentials.region,
+    bucket: credentials.bucket,
+    forcePathStyle: credentials.force_path_style,
+  }
+}
+
+const escapeXml = (text: string): string =>
+  text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/"/g, '&quot;')
+
+/** The body of CompleteMultipartUpload (AWS S3 API reference). `parts` in ascending order. */
+export function completionXml(parts: readonly Pick<StoredPart, 'number' | 'etag'>[]): string {
+  const list = parts.map(
+    ({ number, etag }) => `<Part><PartNumber>${number}</PartNumber><ETag>${escapeXml(etag)}</ETag></Part>`,
+  )
+  return `<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">${list.join('')}</CompleteMultipartUpload>`
+}
