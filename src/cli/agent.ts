@@ -1,6 +1,7 @@
 import { fstatSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
+import { setFlagsFromString } from 'node:v8'
 import { createAgentLog } from '../agent/log.ts'
 import { runSession } from '../agent/session.ts'
 import { TimoneError } from '../errors.ts'
@@ -12,6 +13,8 @@ import { TimoneError } from '../errors.ts'
  * but the session itself is loaded until that answer is out.
  */
 export async function runAgent(env: NodeJS.ProcessEnv): Promise<number> {
+  // As in the server: the space for new objects would grow to tens of MiB under load, for small garbage only.
+  setFlagsFromString('--semi-space-growth-factor=1')
   const log = createAgentLog({
     level: env.TIMONE_LOG_LEVEL?.toLowerCase() ?? 'info',
     file: env.TIMONE_LOG,

@@ -122,7 +122,15 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('after an end in the mi
       const page = await s3.send(new ListMultipartUploadsCommand({ Bucket, ...marker }))
       for (const { Key = '', UploadId } of page.Uploads ?? []) {
         if (!Key.endsWith(oid)) continue
-        const { Parts = [] } = await s3.send(new ListPartsCommand({ Bucket, Key, UploadId }))
+        const listed = await s3
+          .send(new ListPartsCommand({ Bucket, Key, UploadId }))
+          .catch((error: Error) => {
+            if (error.name === 'NoSuchUpload') return undefined
+            throw error
+          })
+        // It was completed since it was listed.
+        if (listed === undefined) continue
+        const { Parts = [] } = listed
         found.push({
           parts: Parts.map(({ Size = 0 }) => Size),
           drop: async () => {
@@ -143,11 +151,10 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('after an end in the mi
     const found: UnfinishedUpload[] = []
     for (const id of await readdir(uploads).catch(() => [])) {
       const at = join(uploads, id)
-      const meta = JSON.parse(await readFile(join(at, 'meta.json'), 'utf8')) as {
-        key: string
-        size: number
-        partSize: number
-      }
+      const text = await readFile(join(at, 'meta.json'), 'utf8').catch(() => undefined)
+      // It is just being made, or removed.
+      if (text === undefined) continue
+      const meta = JSON.parse(text) as { key: string; size: number; partSize: number }
       if (!meta.key.endsWith(oid)) continue
       found.push({
         parts: (await readdir(join(at, 'parts'))).map((number) =>
