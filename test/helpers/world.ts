@@ -115,8 +115,10 @@ export async function startServer(
       () => false,
     )
     if (ready) break
-    if (child.exitCode !== null || Date.now() > deadline)
+    if (child.exitCode !== null || Date.now() > deadline) {
+      child.kill('SIGKILL')
       throw new Error(`timone serve did not start:\n${log.slice(0, 3000)}`)
+    }
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
   return {
