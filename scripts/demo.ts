@@ -2,10 +2,10 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
+import { freePort } from '../test/helpers/world.ts'
 
 const run = promisify(execFile)
 const MIB = 2 ** 20
@@ -20,15 +20,6 @@ async function step<T>(title: string, work: () => Promise<T>, rate?: number): Pr
   const speed = rate === undefined ? '' : `, ${(rate / MIB / seconds).toFixed(0)} MiB/s`
   process.stdout.write(`${seconds.toFixed(2)} s${speed}\n`)
   return result
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 /** Files of many sizes, among them one of several parts and names that trip careless programs. */

@@ -11,7 +11,7 @@ import type { StoredPart } from '../storage/object-store.ts'
 import { objectUrl } from '../storage/s3-location.ts'
 import { EMPTY_SHA256, signHeaders, UNSIGNED_PAYLOAD } from '../storage/sigv4.ts'
 import type { GetRequest, ObjectAccess, OpenUploadOptions, PartBody, Upload } from './object-access.ts'
-import { completionXml, locationOf, s3Of } from './s3-request.ts'
+import { completionXml, discard, locationOf, s3Of } from './s3-request.ts'
 import { s3Error, s3ErrorFromText, xmlAll, xmlText } from './s3-response.ts'
 
 /** Credentials good right now; `stale` are some that the store has refused. */
@@ -395,9 +395,4 @@ interface TargetObject {
   oid: Oid
   size: number
   replace: boolean
-}
-
-/** Reads an answer that holds nothing of interest, so that its connection can be used again. */
-async function discard(response: HttpResponse): Promise<void> {
-  await readText(response, 64 * 1024)
 }

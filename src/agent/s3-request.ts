@@ -1,5 +1,6 @@
 import type { HeldCredentials } from '../access/client.ts'
 import type { S3Credentials } from '../access/credentials.ts'
+import { type HttpResponse, readText } from '../access/http-client.ts'
 import { TimoneError } from '../errors.ts'
 import type { StoredPart } from '../storage/object-store.ts'
 import type { S3Location } from '../storage/s3-location.ts'
@@ -30,4 +31,9 @@ export function completionXml(parts: readonly Pick<StoredPart, 'number' | 'etag'
     ({ number, etag }) => `<Part><PartNumber>${number}</PartNumber><ETag>${escapeXml(etag)}</ETag></Part>`,
   )
   return `<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">${list.join('')}</CompleteMultipartUpload>`
+}
+
+/** Reads an answer that holds nothing of interest, so that its connection can be used again. */
+export async function discard(response: HttpResponse): Promise<void> {
+  await readText(response, 64 * 1024)
 }
