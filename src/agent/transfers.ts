@@ -47,6 +47,8 @@ export async function openTransfers(
   const credentials = new CredentialsClient({ send: http.send, retrier, log })
   const accesses = new Map<string, ObjectAccess>()
   const stores = new Map<string, ResumeStore>()
+  // Each batch brings a fresh token for the same place: whoever renews uses the newest.
+  const newest = new Map<string, Action>()
 
   const resumeStore = (lfsStorage: string): ResumeStore => {
     const known = stores.get(lfsStorage) ?? new ResumeStore(lfsStorage)
@@ -62,8 +64,11 @@ export async function openTransfers(
         'git-lfs gave no action: set lfs.url to a timone server (timone init URL)',
       )
     }
+    const route = JSON.stringify([action.href, event])
+    newest.set(route, action)
+    const current = (): Action => newest.get(route) ?? action
     const source = (stale: HeldCredentials | undefined, inner: AbortSignal): Promise<HeldCredentials> =>
-      credentials.get(action, event, { stale, signal: inner })
+      credentials.get(current(), event, { stale, signal: inner })
     const { answer } = await source(undefined, signal)
     const place = answer.driver === 's3' ? answer.endpoint : answer.transfers
     const key = JSON.stringify([action.href, event, answer.driver, place])
@@ -72,7 +77,7 @@ export async function openTransfers(
     const shared = { send: http.send, retrier, credentials: source, log }
     const access =
       answer.driver === 's3'
-        ? new S3Access({ ...shared, endpoint: answer.endpoint, isPresent: presenceAt(http.send, action) })
+        ? new S3Access({ ...shared, endpoint: answer.endpoint, isPresent: presenceAt(http.send, current) })
         : new UrlAccess({ ...shared, transfers: answer.transfers })
     accesses.set(key, access)
     return access
@@ -137,8 +142,9 @@ export async function openTransfers(
 const REPLACE = 'Timone-Replace'
 
 /** Asks the transfers route, which lies beside the credentials route, about an upload that the store no longer knows. */
-function presenceAt(send: HttpSend, action: Action): S3AccessOptions['isPresent'] {
+function presenceAt(send: HttpSend, current: () => Action): S3AccessOptions['isPresent'] {
   return async (oid, size, uploadId, signal) => {
+    const action = current()
     const url = new URL('transfers', parseHref(action.href))
     const request: TransferRequest = { operation: 'upload', oid, size, upload_id: uploadId }
     try {
