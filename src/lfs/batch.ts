@@ -6,6 +6,7 @@ import {
   type PrepareSigner,
   signEach,
 } from '../access/object-location.ts'
+import { hrefWithPlan, type PlannedObject } from '../access/plan.ts'
 import type { Principal } from '../auth/principal.ts'
 import type { Tokens } from '../auth/tokens.ts'
 import { isOid } from '../oid.ts'
@@ -72,7 +73,7 @@ export function createBatch(options: BatchOptions): BatchHandler {
     const act = async (): Promise<Act> => {
       if (transfer === 'basic') return basicAction(await options.prepareSigner())
       const token = await issue('transfer', options.expiresIn)
-      return agentAction(`${base}/credentials`, token, options.expiresIn)
+      return agentAction(`${base}/credentials`, token, options.expiresIn, planOf(decisions))
     }
     const prepared = moves.length > 0 ? await act() : undefined
     const objects = await signEach(decisions, (decision) => answerOne(decision, prepared, verify))
@@ -132,10 +133,23 @@ function answerOne(decision: Decision, act: Act | undefined, verify: Action | un
   return { ...answer, actions: { upload: action, ...(verify === undefined ? {} : { verify }) } }
 }
 
+function planOf(decisions: readonly Decision[]): PlannedObject[] {
+  return decisions.flatMap((one) =>
+    'move' in one && one.move !== 'nothing'
+      ? [{ oid: one.name.oid, size: one.name.size, replace: one.move === 'replace' }]
+      : [],
+  )
+}
+
+/** How many actions of a batch carry its plan: git-lfs may never hand over the first object, if its file is damaged. */
+const PLAN_COPIES = 2
+
 /** For `timone agent`: a short-lived token for the credentials route, never a storage key. */
-function agentAction(href: string, token: string, expiresIn: number): Act {
+function agentAction(href: string, token: string, expiresIn: number, plan: readonly PlannedObject[]): Act {
+  const planned = plan.length > 1 ? hrefWithPlan(href, plan) : href
+  let copies = 0
   return (_name, move) => ({
-    href,
+    href: copies++ < PLAN_COPIES ? planned : href,
     header: { Authorization: `Bearer ${token}`, ...(move === 'replace' ? { 'Timone-Replace': '1' } : {}) },
     expires_in: expiresIn,
   })
