@@ -7,9 +7,10 @@ if (process.platform === 'win32') process.env.NoDefaultCurrentDirectoryInExePath
 async function main(): Promise<number> {
   const args = process.argv.slice(2)
   const isAgent = args.length === 0 ? !isatty(0) : args.length === 1 && args[0] === 'agent'
-  if (isAgent) {
-    const { runAgent } = await import('./cli/agent.ts')
-    return runAgent(process.env)
+  const isEngine = args.length === 2 && args[0] === 'agent' && args[1] === '--engine'
+  if (isAgent || isEngine) {
+    const { runAgent, runEngine } = await import('./cli/agent.ts')
+    return isAgent ? runAgent(process.env) : runEngine(process.env)
   }
   const { run } = await import('./cli/program.ts')
   const { stdin, stdout, stderr, env } = process

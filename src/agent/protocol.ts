@@ -22,6 +22,9 @@ export interface Action {
   expires_at?: string
 }
 
+/** In an action's header: the store holds a damaged object under this oid, which is to be replaced. */
+export const REPLACE = 'Timone-Replace'
+
 export interface TransferMessage {
   event: Operation
   oid: string

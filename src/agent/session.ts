@@ -11,11 +11,17 @@ import {
   type WireError,
 } from './protocol.ts'
 
+export interface TransferOptions {
+  /** Asked when the transfer fails or is stopped: true when nothing may be left for a later run to go on with. */
+  leaveNothing?: () => boolean
+}
+
 /** Moves one object. Gives the path of the finished file for a download. Errors fail that object only. */
 export type Transfer = (
   message: TransferMessage,
   progress: Progress,
   signal: AbortSignal,
+  options?: TransferOptions,
 ) => Promise<{ path?: string }>
 
 export interface SessionOptions {

@@ -1,6 +1,7 @@
 import { CredentialsClient, type HeldCredentials, parseHref, postJson } from '../access/client.ts'
 import type { TransferRequest } from '../access/credentials.ts'
 import { HttpClient, type HttpSend } from '../access/http-client.ts'
+import { hrefWithoutPlan } from '../access/plan.ts'
 import { Retrier } from '../access/retry.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
@@ -8,10 +9,11 @@ import { isObjectSize, type Oid, parseOid } from '../oid.ts'
 import { downloadObject } from './download.ts'
 import { type GitEnvironment, storageOfObjectPath } from './git-environment.ts'
 import type { ObjectAccess } from './object-access.ts'
-import type { Action, TransferMessage } from './protocol.ts'
+import { type Action, REPLACE, type TransferMessage } from './protocol.ts'
 import { ResumeStore } from './resume-store.ts'
 import { S3Access, type S3AccessOptions } from './s3-access.ts'
 import type { Transfer } from './session.ts'
+import { Slots } from './slots.ts'
 import { uploadObject } from './upload.ts'
 import { UrlAccess } from './url-access.ts'
 
@@ -33,18 +35,30 @@ export interface TransfersOptions {
   log: Logger
 }
 
+/** Objects under way at any moment: 64 small or 8 large ones, or a mixture. */
+const SLOTS = 64
+const LARGE = 8
+
+export interface Transfers {
+  transfer: Transfer
+  /** Whether an object of so many bytes goes in parts. */
+  isLarge: (size: number) => boolean
+  close: () => Promise<void>
+}
+
 /**
- * What a session moves objects with: one HTTP client, one set of credentials for each repository and direction, and
- * the way to each object that the credentials call for.
+ * What moves objects: one HTTP client, one set of credentials for each repository and direction, and the way to each
+ * object that the credentials call for. What is too much at once waits here.
  */
-export async function openTransfers(
-  options: TransfersOptions,
-): Promise<{ transfer: Transfer; close: () => Promise<void> }> {
+export async function openTransfers(options: TransfersOptions): Promise<Transfers> {
   const { git, log } = options
   const settings = options.settings(await git.config())
   const http = new HttpClient((origin) => git.connectionSettings(origin))
   const retrier = new Retrier({ retries: settings.retries, maxDelay: settings.maxDelay })
   const credentials = new CredentialsClient({ send: http.send, retrier, log })
+  const slots = new Slots(SLOTS)
+  let local: Promise<[storage: string, mode: number | undefined]> | undefined
+  const isLarge = (size: number): boolean => size > settings.partSize
   const accesses = new Map<string, ObjectAccess>()
   const stores = new Map<string, ResumeStore>()
   // Each batch brings a fresh token for the same place: whoever renews uses the newest.
@@ -115,7 +129,8 @@ export async function openTransfers(
     access: ObjectAccess,
     ...rest: Rest
   ): Promise<string> => {
-    const [storage, mode] = await Promise.all([git.lfsStorage(), git.sharedMode()])
+    local ??= Promise.all([git.lfsStorage(), git.sharedMode()])
+    const [storage, mode] = await local
     return downloadObject(
       oid,
       message.size,
@@ -124,10 +139,14 @@ export async function openTransfers(
     )
   }
 
-  const transfer: Transfer = async (message, progress, signal) => {
-    const oid = parseOid(message.oid)
-    if (!isObjectSize(message.size))
+  const move: Transfer = async (given, progress, signal, _transferOptions = {}) => {
+    const oid = parseOid(given.oid)
+    if (!isObjectSize(given.size))
       throw new TimoneError('invalid', 'a size must be a whole number from 0 to 5 TiB')
+    const message =
+      given.action === null
+        ? given
+        : { ...given, action: { ...given.action, href: hrefWithoutPlan(given.action.href) } }
     const access = await accessFor(message, signal)
     if (message.event === 'upload') {
       await upload(oid, message, access, progress, signal)
@@ -135,11 +154,23 @@ export async function openTransfers(
     }
     return { path: await download(oid, message, access, progress, signal) }
   }
-  return { transfer, close: () => http.close() }
+  // Two at once would write into one file: the second waits, and finds what the first has left.
+  const underWay = new Map<string, Promise<unknown>>()
+  const transfer: Transfer = async (message, progress, signal, transferOptions) => {
+    const key = `${message.event} ${message.oid}`
+    for (let other = underWay.get(key); other !== undefined; other = underWay.get(key)) await other
+    const moving = slots.run(isLarge(message.size) ? LARGE : 1, signal, () =>
+      move(message, progress, signal, transferOptions),
+    )
+    const settled = moving.then(
+      () => underWay.delete(key),
+      () => underWay.delete(key),
+    )
+    underWay.set(key, settled)
+    return moving
+  }
+  return { transfer, isLarge, close: () => http.close() }
 }
-
-/** In an action's header: the bucket holds a damaged object under this oid. */
-const REPLACE = 'Timone-Replace'
 
 /** Asks the transfers route, which lies beside the credentials route, about an upload that the store no longer knows. */
 function presenceAt(send: HttpSend, current: () => Action): S3AccessOptions['isPresent'] {

@@ -1,10 +1,12 @@
-/** What `timone agent` loads after it has answered `init`. */
+/** What the agent's engine loads: all that moves bytes. */
 
 import type { TransferSettings } from '../agent/transfers.ts'
 import { parseAgentSettings } from '../config/agent-settings.ts'
 
+export { serveEngine } from '../agent/engine.ts'
 export { GitEnvironment } from '../agent/git-environment.ts'
 export { openTransfers } from '../agent/transfers.ts'
+export { WorkAhead } from '../agent/work-ahead.ts'
 
 /** The agent's settings out of git's configuration. git-lfs's own limits on tries hold for us as well. */
 export function agentSettings(config: ReadonlyMap<string, string>): TransferSettings {

@@ -10,6 +10,7 @@ import { AgentProcess, type Answer, type BatchObject } from '../helpers/agent.ts
 import { type AgentWorld, agentWorld, sha256Of } from '../helpers/agent-world.ts'
 import type { Fault, SeenRequest } from '../helpers/fault-proxy.ts'
 import { gitLfsVersions } from '../helpers/git-lfs.ts'
+import { agentsOf, processesOf } from '../helpers/processes.ts'
 import { testS3 } from '../helpers/s3.ts'
 import {
   type Backend,
@@ -41,36 +42,6 @@ async function ending(child: ChildProcess, limit = SOON): Promise<[number | null
     throw new Error(`process ${child.pid} did not end within ${limit} ms`)
   })) as [number | null, NodeJS.Signals | null]
 }
-
-interface Running {
-  pid: number
-  name: string
-  command: string
-}
-
-/** Every process of this user, known by its home folder. */
-async function processesOf(world: World): Promise<Running[]> {
-  const found: Running[] = []
-  for (const name of await readdir('/proc')) {
-    if (!/^\d+$/.test(name)) continue
-    try {
-      const environ = await readFile(`/proc/${name}/environ`, 'latin1')
-      if (!environ.split('\0').includes(`HOME=${world.path('home')}`)) continue
-      const command = (await readFile(`/proc/${name}/cmdline`, 'latin1')).replaceAll('\0', ' ')
-      // What has ended and was not waited for has no command line.
-      if (command === '') continue
-      found.push({ pid: Number(name), name: await readFile(`/proc/${name}/comm`, 'latin1'), command })
-    } catch {
-      // It ended while we looked.
-    }
-  }
-  return found
-}
-
-const agentsOf = async (world: World): Promise<Running[]> =>
-  (await processesOf(world)).filter(
-    ({ name, command }) => /^(node|MainThread)/.test(name) && command.includes(TIMONE),
-  )
 
 function killIfThere(pid: number): void {
   try {

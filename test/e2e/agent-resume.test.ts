@@ -343,7 +343,7 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('after an end in the mi
     ask(one, 'upload', asked[0]?.[0] as BatchObject, object.path)
     await vi.waitUntil(() => existsSync(statePath(object.oid)), { timeout: 30_000, interval: 5 })
     const state = await readState(object.oid)
-    expect(state.owner).toMatchObject({ pid: one.process.pid })
+    expect(state.owner).toMatchObject({ pid: await one.enginePid() })
     ask(two, 'upload', asked[1]?.[0] as BatchObject, object.path)
     await vi.waitUntil(async () => (await unfinished(object.oid)).length === 2, {
       timeout: 10_000,
@@ -438,8 +438,7 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('after an end in the mi
       ask(agent, 'download', asked as BatchObject)
       await vi.waitUntil(
         async () =>
-          (await stat(partial(object.oid, agent.process.pid as number)).catch(() => undefined))?.size ===
-          6 * MIB,
+          (await stat(partial(object.oid, await agent.enginePid())).catch(() => undefined))?.size === 6 * MIB,
         { timeout: 30_000, interval: 10 },
       )
       await agent.kill('SIGKILL')

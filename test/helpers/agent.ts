@@ -1,5 +1,6 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
 import { type RunningServer, TIMONE } from './world.ts'
 
 export interface Answer {
@@ -117,6 +118,19 @@ export class AgentProcess {
           : { href: action.href, header: action.header, expires_at: '0001-01-01T00:00:00Z' },
     })
     return this.answer((answer) => answer.event === 'complete' && answer.oid === object.oid, limit)
+  }
+
+  /** Process id of the engine that moves bytes for this agent, once it was started. */
+  async enginePid(): Promise<number> {
+    const { pid } = this.process
+    const deadline = Date.now() + 10_000
+    for (;;) {
+      const children = await readFile(`/proc/${pid}/task/${pid}/children`, 'latin1')
+      const [engine] = children.trim().split(' ')
+      if (engine !== undefined && engine !== '') return Number(engine)
+      if (Date.now() > deadline) throw new Error('the agent has not started its engine')
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
   }
 
   /** `terminate`, then both pipes closed at once, as git-lfs does. Gives the exit code. */

@@ -18,6 +18,8 @@ export type Fault =
   | { kind: 'stall'; after: number }
   /** Passes on with one bit of the answer's body turned. */
   | { kind: 'flip'; at: number }
+  /** Passes on nothing until it is time. */
+  | { kind: 'wait'; until: () => boolean }
   /** Resets the connection before answering. */
   | { kind: 'reset' }
   /** Passes the request on, and resets the connection instead of answering. */
@@ -96,7 +98,15 @@ export async function faultProxy(target: string): Promise<FaultProxy> {
     )
     forward.on('error', () => outgoing.destroy())
     outgoing.on('close', () => forward.destroy())
-    if (fault?.kind === 'slow') {
+    if (fault?.kind === 'wait') {
+      incoming.pause()
+      const timer = setInterval(() => {
+        if (!fault.until()) return
+        clearInterval(timer)
+        incoming.pipe(forward)
+      }, 10)
+      outgoing.on('close', () => clearInterval(timer))
+    } else if (fault?.kind === 'slow') {
       incoming.on('data', (chunk: Buffer) => {
         incoming.pause()
         forward.write(chunk)
