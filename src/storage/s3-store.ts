@@ -26,6 +26,7 @@ import { createS3Client, type S3ClientOptions } from './s3-client.ts'
 import { deliver, HELD_IN_MEMORY, pinPayloadHash } from './s3-delivery.ts'
 import { s3Error, s3ErrorName } from './s3-errors.ts'
 import { type S3Location, s3Location } from './s3-location.ts'
+import { S3LookUp } from './s3-look-up.ts'
 
 export interface S3StoreOptions extends S3ClientOptions {
   /** A client to use instead of an own one; `credentials` are its business then. */
@@ -64,6 +65,7 @@ class BucketStore implements S3Store {
   readonly driver = 's3' as const
   readonly location: S3Location
   readonly #client: S3Client
+  readonly #lookUp: S3LookUp
   readonly #host: string
   readonly #checksums: boolean
   readonly #checkKey: string
@@ -74,6 +76,7 @@ class BucketStore implements S3Store {
 
   constructor(client: S3Client, location: S3Location, options: S3StoreOptions) {
     this.#client = client
+    this.#lookUp = new S3LookUp(client, location)
     this.location = location
     this.#host = new URL(location.endpoint).host
     this.#checksums = options.checksums === 'when_supported'
@@ -81,7 +84,17 @@ class BucketStore implements S3Store {
   }
 
   async head(key: string, options: { signal?: AbortSignal } = {}): Promise<ObjectInfo | undefined> {
+    const quick = await this.#lookUp.head(key, options.signal)
+    if (typeof quick === 'object') {
+      this.#bucketSeen = true
+      return quick
+    }
     const doing = `look up ${key}`
+    if (quick === 'absent') {
+      // The answer to a HEAD has no body and so no reason: it may be the bucket that is absent.
+      if (!this.#bucketSeen) await this.#explain(key, doing, options.signal)
+      return undefined
+    }
     try {
       const found = await this.#client.send(new HeadObjectCommand(this.#at(key)), sendOptions(options.signal))
       this.#bucketSeen = true

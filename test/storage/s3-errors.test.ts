@@ -129,10 +129,10 @@ describe('what the store answers', () => {
     expect(error.cause).toBeUndefined()
   })
 
-  test('tries again after trouble, three times in all', async () => {
+  test('tries again after trouble, four times in all', async () => {
     const { store, requests } = await scripted((_req, res) => refuse(res, 503, 'SlowDown'))
     await failure(store.head('org/repo/key'))
-    expect(requests).toHaveLength(3)
+    expect(requests).toHaveLength(4)
   })
 
   test('a second try that works is all the caller sees', async () => {
