@@ -203,9 +203,7 @@ describe('requests that are wrong as a whole', () => {
     ['100 000 of what is no object', `[${'0,'.repeat(99_999)}0]`, 422],
   ])('%s are refused without much ado', async (_name, objects, status) => {
     const body = `{"operation":"download","objects":${objects}}`
-    const started = performance.now()
     const answer = await batch(body)
-    expect(performance.now() - started).toBeLessThan(2000)
     expect(answer.status).toBe(status)
     expect(failureFaults(answer.json)).toEqual([])
   })
