@@ -9,6 +9,7 @@ const ROOMS: Record<string, readonly string[] | '*'> = {
   cli: '*',
   config: [],
   database: [],
+  git: [],
   identity: ['auth', 'database'],
   leases: ['auth', 'database', 'identity'],
   lfs: ['access', 'auth', 'database', 'storage'],
