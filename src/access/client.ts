@@ -179,7 +179,8 @@ export async function postJson(
   }
 }
 
-function serverError(
+/** A server's refusal in words, with the code that callers ask for. `text` is the body of its answer. */
+export function serverError(
   response: { status: number; headers: Record<string, unknown> },
   text: string,
   url: URL,

@@ -18,6 +18,7 @@ const GIT_TIMEOUT = 20_000
 /** What the agent needs to know from git, each asked once. */
 export class GitEnvironment {
   readonly #options: GitEnvironmentOptions
+  #entries: Promise<readonly ConfigEntry[]> | undefined
   #config: Promise<ReadonlyMap<string, string>> | undefined
 
   constructor(options: GitEnvironmentOptions) {
@@ -26,8 +27,14 @@ export class GitEnvironment {
 
   /** The whole configuration: key (section and name in lower case) to its last value. */
   config(): Promise<ReadonlyMap<string, string>> {
-    this.#config ??= this.#git(['config', '--list', '-z', '--includes']).then(parseConfig)
+    this.#config ??= this.configEntries().then((entries) => new Map(entries))
     return this.#config
+  }
+
+  /** The whole configuration in git's order: the last of several values is the one that counts. */
+  configEntries(): Promise<readonly ConfigEntry[]> {
+    this.#entries ??= this.#git(['config', '--list', '-z', '--includes']).then(parseConfigEntries)
+    return this.#entries
   }
 
   /**
@@ -109,16 +116,23 @@ export class GitEnvironment {
   }
 }
 
+/** One line of a configuration: section and name in lower case, what is between them as it was written. */
+export type ConfigEntry = readonly [key: string, value: string]
+
 /** Output of `git config --list -z`: `key\nvalue\0`; a key without a value means true. */
+export function parseConfigEntries(text: string): ConfigEntry[] {
+  return text
+    .split('\0')
+    .filter((entry) => entry !== '')
+    .map((entry) => {
+      const at = entry.indexOf('\n')
+      return at === -1 ? [entry, 'true'] : [entry.slice(0, at), entry.slice(at + 1)]
+    })
+}
+
+/** {@link parseConfigEntries} as key to last value. */
 export function parseConfig(text: string): ReadonlyMap<string, string> {
-  const config = new Map<string, string>()
-  for (const entry of text.split('\0')) {
-    if (entry === '') continue
-    const at = entry.indexOf('\n')
-    if (at === -1) config.set(entry, 'true')
-    else config.set(entry.slice(0, at), entry.slice(at + 1))
-  }
-  return config
+  return new Map(parseConfigEntries(text))
 }
 
 /** LFS storage folder of an object's path, `<storage>/objects/aa/bb/<oid>`; undefined when it is no such path. */
