@@ -26,7 +26,8 @@ const VERSIONS: ReadonlySet<string> = new Set([
 const KEYS = ['version', 'oid', 'size'] as const
 const EXTENSION = /^ext-\d-\w/
 /** What Go's `bytes.TrimSpace` takes away: Unicode white space, which in Latin 1 is these and 0x85, 0xA0 in UTF-8. */
-const SPACE = /^[\t\n\v\f\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+|[\t\n\v\f\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+$/g
+const SPACE =
+  /^[\t\n\v\f\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+|[\t\n\v\f\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+$/g
 
 /** The pointer that `bytes` are; undefined when git-lfs takes them for something else (lfs/pointer.go). */
 export function parsePointer(bytes: Buffer): Pointer | undefined {

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { resolve } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
-import { isTimoneError, TimoneError } from '../errors.ts'
+import { TimoneError } from '../errors.ts'
 
 /** Where to look for a repository. */
 export interface RepositoryOptions {
@@ -215,6 +215,3 @@ function failure(
   }
   return new TimoneError('config', `git ${args[0]}: ${complaint === '' ? ending : complaint}`)
 }
-
-/** True when `error` says that the user interrupted. */
-export const isInterruption = (error: unknown): boolean => isTimoneError(error, 'cancelled')

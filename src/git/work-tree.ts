@@ -1,0 +1,335 @@
+import type { BigIntStats } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  copyFileSync,
+  lstatSync,
+  openSync,
+  promises,
+  readSync,
+  renameSync,
+  unlinkSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
+import { systemCode, TimoneError } from '../errors.ts'
+import type { Oid } from '../oid.ts'
+import { pathAttributes } from './attributes.ts'
+import { type FreshFile, type IndexUpdate, recordStats } from './index-file.ts'
+import { POINTER_LIMIT, parsePointer } from './pointer.ts'
+import type { LocalRepository } from './repository.ts'
+import { isSafePath, parentFolder } from './safe-path.ts'
+import type { PointerEntry } from './scan.ts'
+import { openStaging, type Staging } from './staging.ts'
+
+/** A file to be filled: an index entry that is a pointer. {@link PointerEntry} has all of it. */
+export type FillEntry = Pick<PointerEntry, 'path' | 'oid' | 'size' | 'mode' | 'blob' | 'unusual'>
+
+/**
+ * Why a file was not filled.
+ * - `changed`: the user did something to it; it stays as it is, as with git-lfs
+ * - `not_lfs`: its attributes do not say `filter=lfs`: git would store the object itself the next time
+ * - `missing_object`: its object is not in the local store
+ * - `unusual`: timone leaves it to `git lfs checkout`, which knows how
+ * - `failed`: it could not be written
+ */
+export type FillReason = 'changed' | 'not_lfs' | 'missing_object' | 'unusual' | 'failed'
+
+/** A file that was not filled. */
+export interface Unfilled {
+  readonly entry: FillEntry
+  readonly reason: FillReason
+  /** For people: what is unusual, what failed. */
+  readonly detail: string
+}
+
+/** What a fill did. */
+export interface FillResult {
+  /** Files that now hold their object. */
+  readonly filled: number
+  readonly bytes: number
+  /** Files that held it before. */
+  readonly present: number
+  readonly unfilled: readonly Unfilled[]
+  readonly index: IndexUpdate
+}
+
+export interface FillOptions {
+  /** Where the object is, absolute; it must be verified: nothing is hashed here. */
+  readonly objectPath: (oid: Oid) => string
+  /** Copies a verified object to a path where nothing is yet; default: a reflink, else a copy. */
+  readonly copy?: (object: string, target: string) => Promise<void>
+  /** Called for each file that was filled. */
+  readonly onFile?: (entry: FillEntry) => void
+  readonly signal?: AbortSignal
+}
+
+/**
+ * Puts objects in place of the pointer files of the work tree, and records the new files in the index, so that
+ * `git status` has nothing to read again.
+ *
+ * A file that the user changed is not touched. That is looked at right before the new file is renamed into place; a change
+ * in the microseconds between is lost, as it is with git's own checkout.
+ * @throws {TimoneError} `config` without a work tree, `cancelled`, `disk_full`
+ */
+export async function fillWorkTree(
+  repository: LocalRepository,
+  entries: readonly FillEntry[],
+  options: FillOptions,
+): Promise<FillResult> {
+  const fill = await openFill(repository, options)
+  try {
+    await fill.add(entries)
+  } catch (error) {
+    // What was filled is recorded even so.
+    await fill.finish().catch(() => {})
+    throw error
+  }
+  return fill.finish()
+}
+
+/** A fill that takes its files in several goes, as their objects arrive. {@link fillWorkTree} is one in one go. */
+export interface Fill {
+  /** Fills these files; resolves when they are done. May be called again before it has resolved. */
+  add(entries: readonly FillEntry[]): Promise<void>
+  /** Records everything in the index. To be called once, whatever happened. */
+  finish(): Promise<FillResult>
+}
+
+/** Objects of up to this size, bytes, are copied in place: a task of its own would take longer than the copy. */
+const SMALL = 2 ** 20
+/** How many larger objects are copied at once. */
+const LARGE_AT_ONCE = 3
+/** How long small copies may keep the event loop to themselves, milliseconds. */
+const SLICE = 4
+
+/** @throws {TimoneError} `config` without a work tree */
+export async function openFill(repository: LocalRepository, options: FillOptions): Promise<Fill> {
+  const { workTree } = repository
+  if (workTree === undefined)
+    throw new TimoneError('config', 'there is no work tree here that could be filled')
+  const staging = openStaging(repository)
+  return new WorkTreeFill(repository, workTree, staging, options)
+}
+
+class WorkTreeFill implements Fill {
+  readonly #repository: LocalRepository
+  readonly #root: string
+  readonly #staging: Staging
+  readonly #options: FillOptions
+  readonly #fresh: FreshFile[] = []
+  readonly #unfilled: Unfilled[] = []
+  readonly #large = new Set<Promise<void>>()
+  readonly #umask = process.umask()
+  #filled = 0
+  #bytes = 0
+  #present = 0
+
+  constructor(repository: LocalRepository, root: string, staging: Staging, options: FillOptions) {
+    this.#repository = repository
+    this.#root = root
+    this.#staging = staging
+    this.#options = options
+  }
+
+  async add(entries: readonly FillEntry[]): Promise<void> {
+    const attributes = await pathAttributes(
+      this.#repository,
+      entries.map(({ path }) => path),
+    )
+    let began = performance.now()
+    const mine: Promise<void>[] = []
+    let failure: unknown
+    try {
+      for (const [index, entry] of entries.entries()) {
+        this.#checkSignal()
+        const { lfs, conversion } = attributes[index] as (typeof attributes)[number]
+        if (!isSafePath(entry.path)) this.#leave(entry, 'failed', 'its path is not one that may be written')
+        else if (!lfs) this.#leave(entry, 'not_lfs', 'its attributes do not say filter=lfs')
+        else if (entry.unusual !== undefined) this.#leave(entry, 'unusual', entry.unusual)
+        else if (conversion !== undefined)
+          this.#leave(entry, 'unusual', `git converts it too (${conversion})`)
+        else if (entry.size <= SMALL && this.#options.copy === undefined) {
+          this.#fillSmall(entry)
+          if (performance.now() - began > SLICE) {
+            await turn()
+            began = performance.now()
+          }
+        } else {
+          while (this.#large.size >= LARGE_AT_ONCE) await Promise.race(this.#large)
+          const task: Promise<void> = this.#fillLarge(entry)
+            .catch((error: unknown) => {
+              failure ??= error
+            })
+            .finally(() => this.#large.delete(task))
+          this.#large.add(task)
+          mine.push(task)
+        }
+        if (failure !== undefined) break
+      }
+    } finally {
+      await Promise.all(mine)
+    }
+    if (failure !== undefined) throw failure
+  }
+
+  async finish(): Promise<FillResult> {
+    this.#staging.close()
+    const index = await recordStats(this.#repository, this.#fresh)
+    return {
+      filled: this.#filled,
+      bytes: this.#bytes,
+      present: this.#present,
+      unfilled: this.#unfilled,
+      index,
+    }
+  }
+
+  #fillSmall(entry: FillEntry): void {
+    const begun = this.#begin(entry)
+    if (begun === undefined) return
+    try {
+      copyFileSync(begun.object, begun.temporary, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE)
+      this.#settle(entry, begun)
+    } catch (error) {
+      this.#fail(entry, begun, error)
+    }
+  }
+
+  async #fillLarge(entry: FillEntry): Promise<void> {
+    const begun = this.#begin(entry)
+    if (begun === undefined) return
+    const copy = this.#options.copy ?? copyObject
+    try {
+      await copy(begun.object, begun.temporary)
+      this.#checkSignal()
+      this.#settle(entry, begun)
+    } catch (error) {
+      this.#fail(entry, begun, error)
+    }
+  }
+
+  /** Looks whether the file may be filled, and makes ready. */
+  #begin(entry: FillEntry): Begun | undefined {
+    const target = join(this.#root, entry.path)
+    try {
+      const parent = parentFolder(this.#root, entry.path, true)
+      if (parent === undefined) {
+        return this.#leave(entry, 'changed', 'a folder above it is none, or a link')
+      }
+      const before = lstatSync(target, { bigint: true, throwIfNoEntry: false })
+      if (before !== undefined) {
+        const state = stateOf(target, before, entry)
+        if (state === 'present') this.#present++
+        if (state === 'present') return undefined
+        if (state === 'changed') return this.#leave(entry, 'changed', 'the file was changed')
+      }
+      const object = this.#options.objectPath(entry.oid)
+      const held = lstatSync(object, { throwIfNoEntry: false })
+      if (held === undefined || !held.isFile() || held.size !== entry.size) {
+        return this.#leave(entry, 'missing_object', 'its object is not here')
+      }
+      const mode =
+        before === undefined
+          ? (entry.mode & 0o111) === 0
+            ? 0o666 & ~this.#umask
+            : 0o777 & ~this.#umask
+          : Number(before.mode) & 0o777
+      const temporary = this.#staging.pathFor(parent)
+      return { target, before, object, temporary, mode, objectMode: held.mode & 0o777 }
+    } catch (error) {
+      throwFatal(error)
+      return this.#leave(entry, 'failed', systemCode(error) ?? String(error))
+    }
+  }
+
+  /** Renames the finished copy into place, when the file is still what it was. */
+  #settle(entry: FillEntry, begun: Begun): void {
+    const { target, before, temporary, mode, objectMode } = begun
+    if (this.#options.copy !== undefined || mode !== objectMode) chmodSync(temporary, mode)
+    this.#staging.date(temporary)
+    const now = lstatSync(target, { bigint: true, throwIfNoEntry: false })
+    const same =
+      now === undefined
+        ? before === undefined
+        : before !== undefined &&
+          now.ino === before.ino &&
+          now.size === before.size &&
+          now.mtimeNs === before.mtimeNs &&
+          now.ctimeNs === before.ctimeNs
+    if (!same || parentFolder(this.#root, entry.path, false) === undefined) {
+      unlinkSync(temporary)
+      this.#leave(entry, 'changed', 'the file was changed while it was being filled')
+      return
+    }
+    renameSync(temporary, target)
+    // After the rename: that, too, moves the change time.
+    this.#fresh.push({ path: entry.path, blob: entry.blob, stat: lstatSync(target, { bigint: true }) })
+    this.#filled++
+    this.#bytes += entry.size
+    this.#options.onFile?.(entry)
+  }
+
+  #fail(entry: FillEntry, begun: Begun, error: unknown): void {
+    try {
+      unlinkSync(begun.temporary)
+    } catch {
+      // It was never made.
+    }
+    throwFatal(error)
+    this.#leave(entry, 'failed', systemCode(error) ?? String(error))
+  }
+
+  #leave(entry: FillEntry, reason: FillReason, detail: string): undefined {
+    this.#unfilled.push({ entry, reason, detail })
+    return undefined
+  }
+
+  #checkSignal(): void {
+    if (this.#options.signal?.aborted === true) throw new TimoneError('cancelled', 'interrupted')
+  }
+}
+
+interface Begun {
+  readonly target: string
+  readonly before: BigIntStats | undefined
+  readonly object: string
+  readonly temporary: string
+  readonly mode: number
+  readonly objectMode: number
+}
+
+const pointerBytes = Buffer.allocUnsafeSlow(POINTER_LIMIT)
+
+/** What is in the work tree for `entry`: its pointer, its object (by its size: as git, no file is read to be sure), or else. */
+function stateOf(target: string, stat: BigIntStats, entry: FillEntry): 'pointer' | 'present' | 'changed' {
+  if (!stat.isFile()) return 'changed'
+  if (stat.size < POINTER_LIMIT) {
+    const file = openSync(target, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0))
+    try {
+      const length = readSync(file, pointerBytes, 0, POINTER_LIMIT, 0)
+      const pointer = parsePointer(pointerBytes.subarray(0, length))
+      if (pointer?.oid === entry.oid && pointer.size === entry.size && !pointer.extended) return 'pointer'
+    } finally {
+      closeSync(file)
+    }
+  }
+  return stat.size === BigInt(entry.size) ? 'present' : 'changed'
+}
+
+async function copyObject(object: string, target: string): Promise<void> {
+  await promises.copyFile(object, target, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE)
+}
+
+/** Throws what no other file would fare better with. */
+function throwFatal(error: unknown): void {
+  if (error instanceof TimoneError) throw error
+  const code = systemCode(error)
+  if (code === 'ENOSPC' || code === 'EDQUOT') {
+    throw new TimoneError('disk_full', 'no space is left for the files of the work tree', { cause: error })
+  }
+  if (code === 'EROFS') {
+    throw new TimoneError('read_only', 'the work tree is on a read-only file system', { cause: error })
+  }
+}
