@@ -45,9 +45,7 @@ export class GitEnvironment {
     const [config, text] = await Promise.all([this.config(), this.#git(['rev-parse', '--git-common-dir'])])
     // git answers relative to the working directory.
     const common = resolve(this.#options.cwd, text.replace(/\r?\n$/, ''))
-    const storage = config.get('lfs.storage')
-    if (storage === undefined || storage === '') return join(common, 'lfs')
-    return isAbsolute(storage) ? storage : join(common, storage)
+    return storageIn(common, config)
   }
 
   /** Permission bits that `core.sharedRepository` asks for; undefined: the umask decides (git-config). */
@@ -133,6 +131,13 @@ export function parseConfigEntries(text: string): ConfigEntry[] {
 /** {@link parseConfigEntries} as key to last value. */
 export function parseConfig(text: string): ReadonlyMap<string, string> {
   return new Map(parseConfigEntries(text))
+}
+
+/** The LFS storage folder beside the common git folder `common`: `lfs.storage`, or `lfs`. */
+export function storageIn(common: string, config: Pick<ReadonlyMap<string, string>, 'get'>): string {
+  const storage = config.get('lfs.storage')
+  if (storage === undefined || storage === '') return join(common, 'lfs')
+  return isAbsolute(storage) ? storage : join(common, storage)
 }
 
 /** LFS storage folder of an object's path, `<storage>/objects/aa/bb/<oid>`; undefined when it is no such path. */

@@ -40,6 +40,7 @@ export function commandTree(io: Io, done: Done): Command {
   addAgent(root, io, done)
   addInstall(root, io, done)
   addInit(root, io, done)
+  addTransfers(root, io, done)
   addToken(root, io, done)
   addConfig(root, io, done)
   addCompletion(root, io, done)
@@ -154,6 +155,104 @@ function addInit(root: Command, io: Io, done: Done): void {
     ['timone init http://127.0.0.1:8000/foo/bar', 'a server on this machine'],
   ])
 }
+
+function addTransfers(root: Command, io: Io, done: Done): void {
+  const shared = (command: Command): Command =>
+    command
+      .option('--remote <name>', 'the remote, where the first word is to be taken for a ref')
+      .option('-q, --quiet', 'print failures only')
+      .option('--json', 'print events as JSON, one a line')
+      .addHelpText('after', EVENTS)
+  const paths = (command: Command): Command =>
+    command
+      .option('-I, --include <paths>', 'only these paths, comma-separated (default: lfs.fetchinclude)')
+      .option('-X, --exclude <paths>', 'not these paths, comma-separated (default: lfs.fetchexclude)')
+
+  const push = shared(
+    root
+      .command('push')
+      .summary('send objects to the server')
+      .description(
+        'Sends the LFS objects that refs need and the server lacks: all at once, without the one-at-a-time pipe of ' +
+          'git-lfs. git push is still what moves the commits; it then finds the objects there. Without a ref: what is ' +
+          "checked out. Locks of others stop it where lfs.locksverify says so. Where the server is not timone's, git lfs " +
+          'push is run instead.',
+      )
+      .argument('[words...]', 'remote and refs: [remote] [ref...]')
+      .option('-a, --all', 'everything that the refs, or all branches and tags, ever had')
+      .option('-d, --dry-run', 'print what would be sent, asking nobody'),
+  ).action(async (words: string[], options) => {
+    const commands = await import('./push.ts')
+    done(await commands.push(words, options, io))
+  })
+  examples(push, [
+    ['timone push && git push', 'objects first, then the commits that need them'],
+    ['timone push origin main', 'of one branch, to one remote'],
+    ['timone push --all backup', 'the whole history, to another server'],
+  ])
+
+  const pull = shared(
+    paths(
+      root
+        .command('pull')
+        .summary('fetch what is checked out, and fill the files')
+        .description(
+          'Fetches the LFS objects that the checkout needs and makes files of the pointers in the work tree. Files that ' +
+            'were changed are not touched. Does what git lfs pull does, and leaves the same behind.',
+        )
+        .argument('[remote]', 'where to fetch from (default: as git lfs)'),
+    ),
+  ).action(async (remote: string | undefined, options) => {
+    const commands = await import('./pull.ts')
+    done(await commands.pull(remote === undefined ? [] : [remote], options, io))
+  })
+  examples(pull, [
+    ['GIT_LFS_SKIP_SMUDGE=1 git clone URL && cd repo && timone pull', 'the fastest clone'],
+    ['timone pull --include "textures,*.psd" --exclude old', 'a part of it'],
+    ['timone pull --json | jq -c \'select(.event == "summary")\'', 'for a runner'],
+  ])
+
+  const fetch = shared(
+    paths(
+      root
+        .command('fetch')
+        .summary('fetch objects, without touching files')
+        .description(
+          'Fetches the LFS objects that refs need into the clone. Without a ref: what is checked out. Also in bare ' +
+            'repositories. Takes the arguments of git lfs fetch.',
+        )
+        .argument('[words...]', 'remote and refs: [remote] [ref...]')
+        .addOption(
+          new Option('-a, --all', 'everything that the refs, or all refs, ever had').conflicts([
+            'recent',
+            'include',
+            'exclude',
+          ]),
+        )
+        .option('-r, --recent', 'also recent branches and commits (lfs.fetchrecent*)'),
+    ),
+  ).action(async (words: string[], options) => {
+    const commands = await import('./fetch.ts')
+    done(await commands.fetch(words, options, io))
+  })
+  examples(fetch, [
+    ['timone fetch', 'what the current branch needs'],
+    ['timone fetch origin main feature', 'two branches'],
+    ['timone fetch --all', 'the whole history, as for a mirror'],
+  ])
+}
+
+/** What `--json` prints, for the help of the commands that move objects. */
+const EVENTS = `
+Events of --json, one object a line, told apart by "event":
+  start     command, endpoint (null: nobody is asked)
+  progress  objects {done,total}, bytes {done,total}, complete (the totals are final), rate (bytes/s),
+            seconds_left, retries; once a second
+  object    oid, size, path, result: moved, cached or would-move
+  note      message
+  error     oid and path (null: it concerns all), code, message
+  summary   command, exit_code, moved, cached, skipped, failed, bytes, files, seconds, rate, retries
+Exit code: 0 done, 1 something failed, 2 usage or configuration, 130 interrupted (the same command then goes on).`
 
 function addToken(root: Command, io: Io, done: Done): void {
   const token = root
