@@ -48,6 +48,8 @@ export function parsePattern(text: string): Pattern {
 
 /** True when the pattern matches the path, given as its names, or a folder that it is in. */
 export function matchPattern({ floating, steps }: Pattern, names: readonly string[]): boolean {
+  // Nothing but slashes.
+  if (steps.length === 0) return false
   let at = 0
   for (let index = 0; index < steps.length; index++) {
     let step = steps[index] as Step
