@@ -51,8 +51,10 @@ export class BatchClient {
   async ask(objects: readonly WantedObject[], signal: AbortSignal): Promise<BatchVerdict[]> {
     if (objects.length > this.#most) {
       const verdicts: BatchVerdict[] = []
-      for (let at = 0; at < objects.length; at += this.#most) {
-        verdicts.push(...(await this.ask(objects.slice(at, at + this.#most), signal)))
+      // Held fast: it may fall on the way.
+      const step = this.#most
+      for (let at = 0; at < objects.length; at += step) {
+        verdicts.push(...(await this.ask(objects.slice(at, at + step), signal)))
       }
       return verdicts
     }

@@ -3,6 +3,7 @@ import { pathFilter } from '../git/path-filter.ts'
 import { type PointerEntry, pointersOfIndex } from '../git/scan.ts'
 import { fetchPatterns, patternArguments } from './fetch.ts'
 import { fetchObjects, type PathOptions } from './fetch-objects.ts'
+import { FileFilling } from './fill-files.ts'
 import type { Io } from './io.ts'
 import { openClone, remoteAndRefs } from './lfs-clone.ts'
 import { runTransfer, type TransferOptions } from './transfer-run.ts'
@@ -24,17 +25,22 @@ export function pull(words: readonly string[], options: PullOptions, io: Io): Pr
       )
     }
     const filter = pathFilter(fetchPatterns(clone, options))
-    const entries: PointerEntry[] = []
+    const files = new FileFilling(run, clone)
     async function* pointers(): AsyncGenerator<PointerEntry> {
       for await (const entry of pointersOfIndex(clone.repository, filter)) {
-        entries.push(entry)
+        files.add(entry)
         yield entry
       }
     }
-    await fetchObjects(run, clone, {
-      remote,
-      pointers: pointers(),
-      gitLfs: ['fetch', ...patternArguments(options), remote],
-    })
+    try {
+      await fetchObjects(run, clone, {
+        remote,
+        pointers: pointers(),
+        gitLfs: ['fetch', ...patternArguments(options), remote],
+        here: (oid) => files.here(oid),
+      })
+    } finally {
+      await files.finish()
+    }
   })
 }
