@@ -49,6 +49,8 @@ export class LfsApi {
   readonly #extraHeader: Readonly<Record<string, string>>
   #wanted: boolean
   #asked = 0
+  /** Whose password the server refused last. */
+  #rejected: string | undefined
   #credential: Promise<Credential> | undefined
   #approving: Promise<void> | undefined
   #ssh: Promise<SshAnswer | undefined> | undefined
@@ -159,12 +161,9 @@ export class LfsApi {
       this.#credential = undefined
       this.#approving = undefined
       await this.#options.credentials.reject(from)
-      if (this.#asked < MAX_ASKED) return
-      throw new TimoneError(
-        'unauthorized',
-        `${host} does not accept user ${from.username} with this password: get a new one (it may have expired) and repeat the command`,
-        { host, status: 401 },
-      )
+      this.#rejected = from.username
+      if (this.#asked >= MAX_ASKED) throw this.#noPassword()
+      return
     }
     const current = await this.#ssh?.catch(() => undefined)
     if (current !== from) return
@@ -186,10 +185,17 @@ export class LfsApi {
     const named = endpoint.kind === 'http' ? endpoint.login?.username : undefined
     const username = named ?? (url.username === '' ? undefined : decodeURIComponent(url.username))
     const credential = await credentials.fill({ url, username }, signal)
-    if (credential !== undefined) return credential
-    throw new TimoneError(
+    if (credential === undefined) throw this.#noPassword()
+    return credential
+  }
+
+  #noPassword(): TimoneError {
+    const { origin } = this.#options.endpoint.url
+    return new TimoneError(
       'unauthorized',
-      `${endpoint.url.origin} wants a user and a password, and git has none for it: store one with git credential approve, or run the command in a terminal`,
+      this.#rejected === undefined
+        ? `${origin} wants a user and a password, and git has none for it: store one with git credential approve, or run the command in a terminal`
+        : `${origin} does not accept user ${this.#rejected} with this password: get a new one (it may have expired) and repeat the command`,
       { host: this.host, status: 401 },
     )
   }
