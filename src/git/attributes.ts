@@ -1,72 +1,74 @@
-import { TimoneError } from '../errors.ts'
+import { Conversation } from './conversation.ts'
 import { records } from './lines.ts'
 import type { LocalRepository } from './repository.ts'
 
-/** What git's attributes say about one path, as far as it matters to who fills the work tree. */
-export interface PathAttributes {
-  /** `filter` is `lfs`: only such files does git turn into pointers again. */
-  readonly lfs: boolean
-  /** `lockable` is set: git-lfs keeps the file read-only while it is not locked. */
-  readonly lockable: boolean
-  /** What git does to the content besides the filter, so that a copy of the object is not the file; undefined: nothing. */
-  readonly conversion: string | undefined
+/** A path and its attributes as `git check-attr` prints them: `set`, `unset`, `unspecified` or the value. */
+export interface Attributed<T extends { readonly path: string }> {
+  readonly entry: T
+  readonly attributes: Readonly<Record<string, string>>
 }
-
-const NAMES = ['filter', 'lockable', 'ident', 'working-tree-encoding', 'text', 'eol', 'crlf'] as const
 
 /**
- * Asks git for the attributes of `paths`, one process for all of them.
+ * Asks git for attributes of any number of paths, one process for all of them; answers come in the same order.
  * @throws {TimoneError} `config` when git fails
  */
-export async function pathAttributes(
+export async function* withAttributes<T extends { readonly path: string }>(
   repository: LocalRepository,
-  paths: readonly string[],
-): Promise<PathAttributes[]> {
-  if (paths.length === 0) return []
-  // Paths are the root's, wherever the user stands.
-  const cwd = repository.workTree === undefined ? {} : { cwd: repository.workTree }
-  const [git, config] = [
-    repository.stream(['check-attr', '--stdin', '-z', ...NAMES], cwd),
-    await repository.config(),
-  ]
-  git.stdin.end(paths.map((path) => `${path}\0`).join(''))
-  // Without attributes, core.autocrlf converts text that git recognises by its content: a pointer's object is filtered
-  // first, so such an object would be converted too.
-  const converts = /^(true|input)$/i.test(config.get('core.autocrlf') ?? 'false')
-  const found: PathAttributes[] = []
-  let values: Partial<Record<(typeof NAMES)[number], string>> = {}
+  entries: AsyncIterable<readonly T[]> | Iterable<readonly T[]>,
+  names: readonly string[],
+  /** An index to read `.gitattributes` from, instead of the work tree. */
+  index?: string,
+): AsyncGenerator<Attributed<T>[]> {
+  const git = repository.stream(
+    ['check-attr', ...(index === undefined ? [] : ['--cached']), '--stdin', '-z', ...names],
+    {
+      // Paths are the root's, wherever the user stands.
+      cwd: repository.workTree ?? repository.gitDir,
+      // Without this check-attr writes its answers one at a time.
+      env: { GIT_FLUSH: '0', ...(index === undefined ? {} : { GIT_INDEX_FILE: index }) },
+    },
+  )
+  const conversation = new Conversation(git, entries, ({ path }) => `${path}\0`)
+  // Three records a name: path, name, value.
+  const fields: string[] = []
+  const last = names.length * 3
   let field = 0
-  let name = ''
-  for await (const slice of records(git.stdout, 0)) {
-    for (const record of slice) {
-      const text = record.toString()
-      if (field === 1) name = text
-      if (field === 2) {
-        values[name as (typeof NAMES)[number]] = text
-        if (name === NAMES.at(-1)) {
-          found.push(summary(values, converts))
-          values = {}
-        }
+  try {
+    for await (const slice of records(git.stdout, 0)) {
+      const answers: Attributed<T>[] = []
+      for (const record of slice) {
+        fields[field++] = field % 3 === 1 ? '' : record.toString()
+        if (field < last) continue
+        const attributes: Record<string, string> = {}
+        for (let at = 1; at < last; at += 3) attributes[fields[at] as string] = fields[at + 1] as string
+        answers.push({ entry: conversation.answered(), attributes })
+        field = 0
       }
-      field = (field + 1) % 3
+      yield answers
     }
+    await conversation.end()
+  } finally {
+    git.stop()
   }
-  await git.done
-  if (found.length !== paths.length)
-    throw new TimoneError('internal', 'git check-attr did not answer for every path')
-  return found
 }
 
-function summary(values: Partial<Record<(typeof NAMES)[number], string>>, autocrlf: boolean): PathAttributes {
-  const set = (name: (typeof NAMES)[number]) => {
-    const value = values[name]
-    return value !== undefined && value !== 'unspecified' && value !== 'unset'
-  }
-  let conversion: string | undefined
-  if (set('ident')) conversion = 'ident'
-  else if (set('working-tree-encoding')) conversion = 'working-tree-encoding'
-  else if (values.text !== 'unset' && (set('text') || set('eol') || set('crlf'))) conversion = 'text'
-  else if (values.text !== 'unset' && values.crlf !== 'unset' && autocrlf) conversion = 'core.autocrlf'
-  const lockable = set('lockable') && values.lockable !== 'false'
-  return { lfs: values.filter === 'lfs', lockable, conversion }
+/** The attributes that {@link conversion} looks at. */
+export const CONVERTING = ['ident', 'working-tree-encoding', 'text', 'eol', 'crlf'] as const
+
+/**
+ * What git does to a file's content besides the filter, so that a copy of the object is not the file; undefined:
+ * nothing. `autocrlf` is `core.autocrlf`: it counts for files whose attributes say nothing of text.
+ */
+export function conversion(
+  attributes: Readonly<Record<string, string>>,
+  autocrlf: string | undefined,
+): string | undefined {
+  const says = (name: (typeof CONVERTING)[number]) =>
+    !/^(unspecified|unset)$/.test(attributes[name] ?? 'unset')
+  if (says('ident')) return 'ident'
+  if (says('working-tree-encoding')) return 'working-tree-encoding'
+  if (attributes.text === 'unset') return undefined
+  if (says('text') || says('eol') || says('crlf')) return 'text'
+  if (attributes.crlf === 'unset') return undefined
+  return /^(true|yes|on|1|input)$/i.test(autocrlf ?? '') ? 'core.autocrlf' : undefined
 }

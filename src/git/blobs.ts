@@ -1,45 +1,39 @@
-import { once } from 'node:events'
-import { TimoneError } from '../errors.ts'
-import type { GitProcess, LocalRepository } from './repository.ts'
+import { Conversation } from './conversation.ts'
+import { records } from './lines.ts'
+import type { LocalRepository } from './repository.ts'
 
-/** A blob to be read, with what its caller wants to know with its content. */
-export interface BlobRequest<T> {
+/** A blob of the repository, with what its caller knows about it. */
+export interface Blob<T> {
   /** Object id, hexadecimal. */
   readonly blob: string
   readonly tag: T
 }
 
-/** A blob's content; undefined: the repository does not have it, or it is no blob. */
-export interface BlobContent<T> {
-  readonly tag: T
-  readonly blob: string
-  /** Valid until the next one is asked for. */
+/** A blob and what is in it. */
+export interface BlobContent<T> extends Blob<T> {
+  /** Valid until the next one is asked for. Undefined: the repository does not have it, or it is no blob. */
   readonly content: Buffer | undefined
 }
 
+type Slices<T> = AsyncIterable<readonly T[]> | Iterable<readonly T[]>
+
 const LINE_FEED = 0x0a
+const question = ({ blob }: Blob<unknown>) => `${blob}\n`
+/** Newer git then says "missing" of what a partial clone left out, instead of fetching it, each with a connection of its own. */
+const env = { GIT_NO_LAZY_FETCH: '1' }
 
 /**
- * Reads blobs through one `git cat-file --batch`, in the order asked for; the process takes only as many requests as
- * its reader keeps up with, so memory is flat. Meant for small blobs: each is held whole.
+ * Reads blobs through one `git cat-file --batch`, in the order asked for. Memory is flat: git is asked for as much as
+ * the caller takes. Meant for small blobs, each is held whole; {@link smallBlobs} finds those.
  * @throws {TimoneError} `config` when git fails
  */
 export async function* readBlobs<T>(
   repository: LocalRepository,
-  requests: AsyncIterable<readonly BlobRequest<T>[]>,
-  env: Readonly<Record<string, string>> = {},
+  blobs: Slices<Blob<T>>,
 ): AsyncGenerator<BlobContent<T>> {
   const git = repository.stream(['cat-file', '--batch', '--buffer'], { env })
-  const asked: BlobRequest<T>[] = []
-  let failure: unknown
-  const feeding = feed(git, requests, asked).catch((error: unknown) => {
-    failure = error
-    git.stop()
-  })
-  let finished = false
+  const conversation = new Conversation(git, blobs, question)
   try {
-    // Asked requests are dropped in slices: shift() of one by one would copy the rest each time.
-    let next = 0
     let buffer: Buffer = Buffer.alloc(0)
     for await (const chunk of git.stdout as AsyncIterable<Buffer>) {
       buffer = buffer.length === 0 ? chunk : Buffer.concat([buffer, chunk])
@@ -47,51 +41,46 @@ export async function* readBlobs<T>(
       for (;;) {
         const end = buffer.indexOf(LINE_FEED, at)
         if (end === -1) break
-        const header = buffer.toString('latin1', at, end)
-        const match = /^[0-9a-f]+ ([a-z]+) (\d+)$/.exec(header)
-        let content: Buffer | undefined
-        let after = end + 1
-        if (match !== null) {
-          after = end + 1 + Number(match[2]) + 1
-          if (buffer.length < after) break
-          if (match[1] === 'blob') content = buffer.subarray(end + 1, after - 1)
-        }
-        const request = asked[next++]
-        if (request === undefined)
-          throw new TimoneError('internal', 'git cat-file answered more than it was asked')
-        if (next === 4096) {
-          asked.splice(0, next)
-          next = 0
-        }
+        const [, type, size] = buffer.toString('latin1', at, end).split(' ')
+        const held = size !== undefined && type !== 'ambiguous'
+        const after = held ? end + 1 + Number(size) + 1 : end + 1
+        if (buffer.length < after) break
+        const content = held && type === 'blob' ? buffer.subarray(end + 1, after - 1) : undefined
         at = after
-        yield { ...request, content }
+        const { blob, tag } = conversation.answered()
+        yield { blob, tag, content }
       }
       buffer = buffer.subarray(at)
     }
-    await feeding
-    if (failure !== undefined) throw failure
-    await git.done
-    if (next !== asked.length) throw new TimoneError('config', 'git cat-file ended before it had answered')
-    finished = true
+    await conversation.end()
   } finally {
-    if (!finished) git.stop()
+    git.stop()
   }
 }
 
-async function feed<T>(
-  git: GitProcess,
-  requests: AsyncIterable<readonly BlobRequest<T>[]>,
-  asked: BlobRequest<T>[],
-): Promise<void> {
-  for await (const slice of requests) {
-    if (slice.length === 0) continue
-    let text = ''
-    for (const request of slice) {
-      asked.push(request)
-      text += `${request.blob}\n`
+/**
+ * Of these blobs the ones under `limit` bytes that the repository has, by one `git cat-file --batch-check`.
+ * @throws {TimoneError} `config` when git fails
+ */
+export async function* smallBlobs<T>(
+  repository: LocalRepository,
+  blobs: Slices<Blob<T>>,
+  limit: number,
+): AsyncGenerator<readonly Blob<T>[]> {
+  const git = repository.stream(['cat-file', '--batch-check', '--buffer'], { env })
+  const conversation = new Conversation(git, blobs, question)
+  try {
+    for await (const lines of records(git.stdout, LINE_FEED)) {
+      const small: Blob<T>[] = []
+      for (const line of lines) {
+        const asked = conversation.answered()
+        const [, type, size] = line.toString('latin1').split(' ')
+        if (type === 'blob' && Number(size) < limit) small.push(asked)
+      }
+      yield small
     }
-    if (git.stdin.destroyed) return
-    if (!git.stdin.write(text)) await Promise.race([once(git.stdin, 'drain'), once(git.stdin, 'close')])
+    await conversation.end()
+  } finally {
+    git.stop()
   }
-  git.stdin.end()
 }

@@ -1,31 +1,23 @@
-import { TimoneError } from '../errors.ts'
-import type { Oid } from '../oid.ts'
-import { type BlobRequest, readBlobs } from './blobs.ts'
+import { randomUUID } from 'node:crypto'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CONVERTING, conversion, withAttributes } from './attributes.ts'
+import { smallBlobs } from './blobs.ts'
 import { records } from './lines.ts'
 import type { PathFilter } from './path-filter.ts'
-import { POINTER_LIMIT, type Pointer, parsePointer } from './pointer.ts'
+import { POINTER_LIMIT } from './pointer.ts'
+import { type Candidate, candidate, type PointerEntry, pointersAmong } from './pointer-entry.ts'
+import { fetchPromised, promisorRemote } from './promised.ts'
 import type { LocalRepository } from './repository.ts'
+import { findRevisions, resolveRevisions } from './revision.ts'
 
-/** A pointer that git holds, and where. */
-export interface PointerEntry {
-  /** Relative to the work tree's root, with `/`. Of a blob that has many paths in history: one of them. */
-  readonly path: string
-  readonly oid: Oid
-  /** Bytes of the object. */
-  readonly size: number
-  /** File mode as git stores it: 0o100644 or 0o100755; 0 where no tree was asked. */
-  readonly mode: number
-  /** Id of the pointer's own blob, hexadecimal. */
-  readonly blob: string
-  /** Why only git-lfs can fill the file, though the object can be moved like any other; undefined: it is an ordinary pointer. */
-  readonly unusual: string | undefined
-}
+export type { PointerEntry } from './pointer-entry.ts'
 
 /** What {@link pointersBetween} looks at. */
 export interface Range {
-  /** Refs or commits whose history is looked through. */
+  /** Branches, tags, commits whose history is looked through. */
   readonly include: readonly string[]
-  /** Refs or commits whose history is left out. */
+  /** Whose history is left out; those that this repository does not know are no help and no error. */
   readonly exclude?: readonly string[]
   /** Leaves out what the remote-tracking branches of this remote reach, as git-lfs does on a push. */
   readonly notOnRemote?: string
@@ -34,14 +26,11 @@ export interface Range {
 const everything: PathFilter = () => true
 const NUL = 0
 const LINE_FEED = 0x0a
-
-interface Place {
-  readonly path: string
-  readonly mode: number
-}
+const TAB = 0x09
+const SPACE = 0x20
 
 /**
- * The pointers in the tree of `ref`, one entry a path.
+ * The pointers in the tree of `ref`, one entry a path, whatever attributes the paths have, as `git lfs fetch` takes them.
  * @throws {TimoneError} `config` when there is no such ref
  */
 export async function* pointersOfTree(
@@ -49,71 +38,65 @@ export async function* pointersOfTree(
   ref: string,
   filter: PathFilter = everything,
 ): AsyncGenerator<PointerEntry> {
-  const git = repository.stream(['ls-tree', '-r', '-z', '-l', '--full-tree', checkRevision(ref)])
-  git.stdin.end()
-  async function* requests() {
-    for await (const lines of records(git.stdout, NUL)) {
-      const slice: BlobRequest<Place>[] = []
-      for (const line of lines) {
-        const tab = line.indexOf(0x09)
-        const [mode = '', type, blob = '', size] = line.toString('latin1', 0, tab).split(/ +/)
-        // A symbolic link or a submodule is no pointer, however it reads.
-        if (type !== 'blob' || !mode.startsWith('100') || Number(size) >= POINTER_LIMIT) continue
-        const path = line.toString('utf8', tab + 1)
-        if (filter(path)) slice.push({ blob, tag: { path, mode: Number.parseInt(mode, 8) } })
-      }
-      yield slice
-    }
-    await git.done
-  }
-  yield* pointersAmong(repository, requests())
+  const [tree] = (await resolveRevisions(repository, [`${ref}^{tree}`])) as [string]
+  const remote = await promisorRemote(repository)
+  if (remote !== undefined) await fetchPromisedPointers(repository, remote, tree, filter)
+  // In a partial clone git would fetch a blob to tell its size.
+  const sized = remote === undefined
+  const candidates = blobsOfTree(repository, tree, filter, sized)
+  yield* pointersAmong(
+    repository,
+    sized ? candidates : smallBlobs(repository, withoutMissing(repository, tree, candidates), POINTER_LIMIT),
+  )
 }
 
-/** The pointers in the index: what `pull` fills. Entries outside the sparse checkout and unmerged ones are left out. */
+/**
+ * The pointers in the index whose paths have `filter=lfs`: what `pull` fills. Left out are entries outside the sparse
+ * checkout and files that are being merged.
+ */
 export async function* pointersOfIndex(
   repository: LocalRepository,
   filter: PathFilter = everything,
 ): AsyncGenerator<PointerEntry> {
-  const git = repository.stream(['ls-files', '-z', '-s', '-t', '--full-name', ':/'])
-  git.stdin.end()
-  async function* requests() {
-    for await (const lines of records(git.stdout, NUL)) {
-      const slice: BlobRequest<Place>[] = []
-      for (const line of lines) {
-        const tab = line.indexOf(0x09)
-        const [tag, mode = '', blob = '', stage] = line.toString('latin1', 0, tab).split(' ')
-        if (tag !== 'H' || stage !== '0' || !mode.startsWith('100')) continue
-        const path = line.toString('utf8', tab + 1)
-        if (filter(path)) slice.push({ blob, tag: { path, mode: Number.parseInt(mode, 8) } })
-      }
-      yield slice
+  const autocrlf = (await repository.config()).get('core.autocrlf')
+  const filtered = withFilterLfs(repository, blobsOfIndex(repository, filter))
+  const pointers = slices(pointersAmong(repository, smallBlobs(repository, filtered, POINTER_LIMIT)))
+  for await (const slice of withAttributes(repository, pointers, CONVERTING)) {
+    for (const { entry, attributes } of slice) {
+      const converted = conversion(attributes, autocrlf)
+      const unusual = converted === undefined ? entry.unusual : `git converts it besides (${converted})`
+      yield { ...entry, unusual }
     }
-    await git.done
   }
-  yield* pointersAmong(repository, requests())
 }
 
-/** The pointers that a push of `range` brings: those in its commits that are in none of the excluded ones. */
+/**
+ * The pointers that a push of `range` brings: those in its commits that are in none of the excluded ones.
+ * @throws {TimoneError} `config` when an included name is unknown
+ */
 export async function* pointersBetween(
   repository: LocalRepository,
   range: Range,
   filter: PathFilter = everything,
 ): AsyncGenerator<PointerEntry> {
-  const input = [
-    ...range.include.map(checkRevision),
-    ...(range.exclude ?? []).map((ref) => `^${checkRevision(ref)}`),
-  ]
+  const included = await resolveRevisions(repository, range.include)
+  const excluded = await findRevisions(repository, range.exclude ?? [])
+  const input = [...included, ...excluded.flatMap((id) => (id === undefined ? [] : [`^${id}`]))]
+  // What is on the command line after --not does not concern stdin.
   const not = range.notOnRemote === undefined ? [] : ['--not', `--remotes=${range.notOnRemote}`]
-  yield* pointersOfHistory(repository, ['--ignore-missing', ...not, '--stdin'], input, filter)
+  yield* pointersOfHistory(repository, [...not, '--stdin'], input, filter)
 }
 
-/** The pointers in everything that any ref reaches; `refs`: that these reach. */
+/**
+ * The pointers in everything that `refs` reach; without `refs`: that any ref reaches.
+ * @throws {TimoneError} `config` when a name is unknown
+ */
 export async function* pointersOfAll(
   repository: LocalRepository,
   refs: readonly string[] = [],
 ): AsyncGenerator<PointerEntry> {
   const args = refs.length === 0 ? ['--all', '--stdin'] : ['--stdin']
-  yield* pointersOfHistory(repository, args, refs.map(checkRevision), everything)
+  yield* pointersOfHistory(repository, args, await resolveRevisions(repository, refs), everything)
 }
 
 async function* pointersOfHistory(
@@ -122,49 +105,164 @@ async function* pointersOfHistory(
   input: readonly string[],
   filter: PathFilter,
 ): AsyncGenerator<PointerEntry> {
+  const remote = await promisorRemote(repository)
+  const missing: Candidate[] = []
   const git = repository.stream([
     'rev-list',
     '--objects',
+    // Pointers are small blobs: git tells by their sizes, without reading them.
     `--filter=combine:object:type=blob+blob:limit=${POINTER_LIMIT}`,
+    ...(remote === undefined ? [] : ['--missing=print']),
     ...args,
   ])
   git.stdin.end(input.map((line) => `${line}\n`).join(''))
-  async function* requests() {
+  async function* candidates() {
     for await (const lines of records(git.stdout, LINE_FEED)) {
-      const slice: BlobRequest<Place>[] = []
+      const slice: Candidate[] = []
       for (const line of lines) {
-        const space = line.indexOf(0x20)
-        if (space === -1) continue
-        const path = line.toString('utf8', space + 1)
-        if (filter(path)) slice.push({ blob: line.toString('latin1', 0, space), tag: { path, mode: 0 } })
+        const space = line.indexOf(SPACE)
+        const id = line.toString('latin1', 0, space === -1 ? line.length : space)
+        if (id.startsWith('?')) missing.push(candidate(id.slice(1), '', 0))
+        else if (space !== -1) {
+          const path = line.toString('utf8', space + 1)
+          if (filter(path)) slice.push(candidate(id, path, 0))
+        }
       }
       yield slice
     }
     await git.done
   }
-  yield* pointersAmong(repository, requests())
+  try {
+    yield* pointersAmong(repository, candidates())
+  } finally {
+    git.stop()
+  }
+  if (remote === undefined || missing.length === 0) return
+  await fetchPromised(
+    repository,
+    remote,
+    missing.map(({ blob }) => blob),
+  )
+  yield* pointersAmong(repository, smallBlobs(repository, [missing], POINTER_LIMIT))
 }
 
-async function* pointersAmong(
+async function* blobsOfTree(
   repository: LocalRepository,
-  requests: AsyncIterable<readonly BlobRequest<Place>[]>,
-): AsyncGenerator<PointerEntry> {
-  for await (const { tag, blob, content } of readBlobs(repository, requests)) {
-    if (content === undefined) continue
-    const pointer = parsePointer(content)
-    if (pointer === undefined) continue
-    const { oid, size } = pointer
-    yield { path: tag.path, mode: tag.mode, blob, oid, size, unusual: unusual(pointer) }
+  tree: string,
+  filter: PathFilter,
+  sized: boolean,
+): AsyncGenerator<Candidate[]> {
+  const git = repository.stream(['ls-tree', '-r', '-z', ...(sized ? ['-l'] : []), '--full-tree', tree])
+  git.stdin.end()
+  try {
+    for await (const lines of records(git.stdout, NUL)) {
+      const slice: Candidate[] = []
+      for (const line of lines) {
+        const tab = line.indexOf(TAB)
+        const [mode = '', , blob = '', size] = line.toString('latin1', 0, tab).split(/ +/)
+        // A symbolic link or a submodule is no pointer, however it reads.
+        if (!mode.startsWith('100') || (sized && Number(size) >= POINTER_LIMIT)) continue
+        const path = line.toString('utf8', tab + 1)
+        if (filter(path)) slice.push(candidate(blob, path, Number.parseInt(mode, 8)))
+      }
+      yield slice
+    }
+    await git.done
+  } finally {
+    git.stop()
   }
 }
 
-function unusual({ extended, canonical }: Pointer): string | undefined {
-  if (extended) return 'its pointer was made with git-lfs extensions'
-  return canonical ? undefined : 'its pointer is not written as git-lfs writes pointers'
+async function* blobsOfIndex(repository: LocalRepository, filter: PathFilter): AsyncGenerator<Candidate[]> {
+  const git = repository.stream(['ls-files', '-z', '-s', '-t', '--full-name', ':/'])
+  git.stdin.end()
+  try {
+    for await (const lines of records(git.stdout, NUL)) {
+      const slice: Candidate[] = []
+      for (const line of lines) {
+        const tab = line.indexOf(TAB)
+        const [tag, mode = '', blob = '', stage] = line.toString('latin1', 0, tab).split(' ')
+        // H: in the index and, as far as git was told, in the work tree; S: outside the sparse checkout.
+        if (tag !== 'H' || stage !== '0' || !mode.startsWith('100')) continue
+        const path = line.toString('utf8', tab + 1)
+        if (filter(path)) slice.push(candidate(blob, path, Number.parseInt(mode, 8)))
+      }
+      yield slice
+    }
+    await git.done
+  } finally {
+    git.stop()
+  }
 }
 
-/** A revision that git cannot take for an option or for two. */
-function checkRevision(ref: string): string {
-  if (ref !== '' && !/^[-^]|[\n\0]|\.\./.test(ref)) return ref
-  throw new TimoneError('config', `${JSON.stringify(ref)} is no name of a branch, a tag or a commit`)
+/** Those whose `filter` attribute is `lfs`; with `index`, by the `.gitattributes` files in that index. */
+async function* withFilterLfs(
+  repository: LocalRepository,
+  candidates: AsyncIterable<Candidate[]>,
+  index?: string,
+): AsyncGenerator<Candidate[]> {
+  for await (const slice of withAttributes(repository, candidates, ['filter'], index)) {
+    yield slice.filter(({ attributes }) => attributes.filter === 'lfs').map(({ entry }) => entry)
+  }
+}
+
+/**
+ * Brings the pointers of a tree that a partial clone left out. Which blobs are pointers only their content tells; so it is
+ * the ones of paths with `filter=lfs`, by the tree's own attributes.
+ */
+async function fetchPromisedPointers(
+  repository: LocalRepository,
+  remote: string,
+  tree: string,
+  filter: PathFilter,
+): Promise<void> {
+  const missing = await missingOf(repository, tree)
+  if (missing.size === 0) return
+  const index = join(repository.gitDir, `timone-index.${randomUUID()}`)
+  try {
+    await repository.git(['read-tree', tree], { env: { GIT_INDEX_FILE: index } })
+    const wanted = new Set<string>()
+    for await (const slice of withFilterLfs(
+      repository,
+      blobsOfTree(repository, tree, filter, false),
+      index,
+    )) {
+      for (const { blob } of slice) if (missing.has(blob)) wanted.add(blob)
+    }
+    await fetchPromised(repository, remote, [...wanted])
+  } finally {
+    await rm(index, { force: true })
+  }
+}
+
+async function* withoutMissing(
+  repository: LocalRepository,
+  tree: string,
+  candidates: AsyncIterable<Candidate[]>,
+): AsyncGenerator<Candidate[]> {
+  const missing = await missingOf(repository, tree)
+  for await (const slice of candidates) yield slice.filter(({ blob }) => !missing.has(blob))
+}
+
+/** The blobs of a tree that a partial clone does not have, without fetching any. */
+async function missingOf(repository: LocalRepository, tree: string): Promise<Set<string>> {
+  const git = repository.stream(['rev-list', '--objects', '--missing=print', tree])
+  git.stdin.end()
+  const missing = new Set<string>()
+  for await (const lines of records(git.stdout, LINE_FEED)) {
+    for (const line of lines) if (line[0] === 0x3f) missing.add(line.toString('latin1', 1))
+  }
+  await git.done
+  return missing
+}
+
+/** Several at a time, for those that work in slices. */
+async function* slices<T>(items: AsyncIterable<T>, length = 512): AsyncGenerator<T[]> {
+  let slice: T[] = []
+  for await (const item of items) {
+    if (slice.push(item) < length) continue
+    yield slice
+    slice = []
+  }
+  yield slice
 }

@@ -15,7 +15,6 @@ import { join } from 'node:path'
 import { setImmediate as turn } from 'node:timers/promises'
 import { systemCode, TimoneError } from '../errors.ts'
 import type { Oid } from '../oid.ts'
-import { pathAttributes } from './attributes.ts'
 import { type FreshFile, type IndexUpdate, recordStats } from './index-file.ts'
 import { POINTER_LIMIT, parsePointer } from './pointer.ts'
 import type { LocalRepository } from './repository.ts'
@@ -23,18 +22,17 @@ import { isSafePath, parentFolder } from './safe-path.ts'
 import type { PointerEntry } from './scan.ts'
 import { openStaging, type Staging } from './staging.ts'
 
-/** A file to be filled: an index entry that is a pointer. {@link PointerEntry} has all of it. */
+/** A file to be filled, from `pointersOfIndex`: an index entry with `filter=lfs` that is a pointer. */
 export type FillEntry = Pick<PointerEntry, 'path' | 'oid' | 'size' | 'mode' | 'blob' | 'unusual'>
 
 /**
  * Why a file was not filled.
  * - `changed`: the user did something to it; it stays as it is, as with git-lfs
- * - `not_lfs`: its attributes do not say `filter=lfs`: git would store the object itself the next time
  * - `missing_object`: its object is not in the local store
  * - `unusual`: timone leaves it to `git lfs checkout`, which knows how
  * - `failed`: it could not be written
  */
-export type FillReason = 'changed' | 'not_lfs' | 'missing_object' | 'unusual' | 'failed'
+export type FillReason = 'changed' | 'missing_object' | 'unusual' | 'failed'
 
 /** A file that was not filled. */
 export interface Unfilled {
@@ -134,22 +132,14 @@ class WorkTreeFill implements Fill {
   }
 
   async add(entries: readonly FillEntry[]): Promise<void> {
-    const attributes = await pathAttributes(
-      this.#repository,
-      entries.map(({ path }) => path),
-    )
     let began = performance.now()
     const mine: Promise<void>[] = []
     let failure: unknown
     try {
-      for (const [index, entry] of entries.entries()) {
+      for (const entry of entries) {
         this.#checkSignal()
-        const { lfs, conversion } = attributes[index] as (typeof attributes)[number]
         if (!isSafePath(entry.path)) this.#leave(entry, 'failed', 'its path is not one that may be written')
-        else if (!lfs) this.#leave(entry, 'not_lfs', 'its attributes do not say filter=lfs')
         else if (entry.unusual !== undefined) this.#leave(entry, 'unusual', entry.unusual)
-        else if (conversion !== undefined)
-          this.#leave(entry, 'unusual', `git converts it too (${conversion})`)
         else if (entry.size <= SMALL && this.#options.copy === undefined) {
           this.#fillSmall(entry)
           if (performance.now() - began > SLICE) {
