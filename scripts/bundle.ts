@@ -1,14 +1,19 @@
 import { chmod, mkdir, writeFile } from 'node:fs/promises'
+import { basename } from 'node:path'
 import { type BuildOptions, build, type Plugin } from 'esbuild'
 
 /** The oldest Node that has what the agent needs: `proxyEnv` of http.Agent came with 24.5. */
 const MINIMUM: [major: number, minor: number] = [24, 5]
 
 /**
- * dist/timone.js has two halves. The first is the agent, plain code. The second is everything else, in comment lines:
- * V8 skips those far faster than it parses code, and git-lfs waits for eight starts of the agent, one after another.
+ * dist/timone.js has three parts. The first is the agent, plain code. The others are in comment lines: V8 skips those
+ * far faster than it parses code, and git-lfs waits for eight starts of the agent, one after another. The second is
+ * everything else, the third what push, pull and fetch need of it, in a seventh of the size.
  */
-const DIVIDER = '//--- everything but the agent, compiled when it is needed ---'
+const DIVIDERS = {
+  program: '//--- everything but the agent, compiled when it is needed ---',
+  'transfer-program': '//--- push, pull and fetch, compiled when they are needed ---',
+}
 
 /**
  * Goes before the bundle and must run on any Node, as CommonJS and as a module (a copy of the file may lie beside
@@ -22,14 +27,16 @@ if (timoneNode[0] < ${MINIMUM[0]} || (timoneNode[0] === ${MINIMUM[0]} && timoneN
   process.exit(2);
 }
 var require = typeof require === "function" ? require : process.getBuiltinModule("module").createRequire(process.argv[1]);
-function timoneRest() {
+function timonePart(divider) {
   var file = typeof __filename === "string" ? __filename : process.argv[1];
   var text = require("node:fs").readFileSync(file, "utf8");
-  var code = text.slice(text.lastIndexOf("\\n${DIVIDER}\\n") + ${DIVIDER.length + 2}).replace(/^\\/\\//gm, "");
+  var start = text.lastIndexOf("\\n" + divider + "\\n") + divider.length + 2;
+  var end = text.indexOf("\\n//---", start);
+  var code = text.slice(start, end < 0 ? text.length : end).replace(/^\\/\\//gm, "");
   var vm = require("node:vm");
   var module = { exports: {} };
   var load = vm.compileFunction(code, ["require", "module", "exports"], {
-    filename: file + "?rest",
+    filename: file + "?" + divider.replace(/[^a-z]+/g, "-"),
   });
   load(require, module, module.exports);
   return module.exports;
@@ -43,7 +50,7 @@ const common: BuildOptions = {
   format: 'cjs',
   // Modules instead of CommonJS where a package has both: what is not used is left out, here 150 KB.
   mainFields: ['module', 'main'],
-  // The second half is compiled by itself, where import() would need an experimental option of Node.
+  // The later parts are compiled by themselves, where import() would need an experimental option of Node.
   supported: { 'dynamic-import': false },
   minify: true,
   legalComments: 'none',
@@ -51,13 +58,31 @@ const common: BuildOptions = {
   write: false,
 }
 
-/** In the first half, the import of the other commands becomes the loading of the second half. */
-const restPlugin: Plugin = {
-  name: 'rest',
+/** In the first part, the import of another becomes its loading. */
+const partsPlugin: Plugin = {
+  name: 'parts',
   setup(builder) {
-    builder.onResolve({ filter: /\/cli\/program\.ts$/ }, ({ path }) => ({ path, namespace: 'rest' }))
-    builder.onLoad({ filter: /.*/, namespace: 'rest' }, () => ({
-      contents: 'const rest = timoneRest(); export const run = rest.run',
+    builder.onResolve({ filter: /\/cli\/(transfer-)?program\.ts$/ }, ({ path }) => ({
+      path,
+      namespace: 'parts',
+    }))
+    builder.onLoad({ filter: /.*/, namespace: 'parts' }, ({ path }) => {
+      const divider = DIVIDERS[basename(path, '.ts') as keyof typeof DIVIDERS]
+      return { contents: `const part = timonePart(${JSON.stringify(divider)}); export const run = part.run` }
+    })
+  },
+}
+
+/** The third part knows what the other commands say in `--help`, but not what they do: it is never asked to. */
+const transfersOnlyPlugin: Plugin = {
+  name: 'transfers-only',
+  setup(builder) {
+    builder.onResolve({ filter: /^\.\/[a-z-]+\.ts$/ }, ({ path, kind, importer }) => {
+      if (kind !== 'dynamic-import' || !importer.endsWith('/cli/commands.ts')) return undefined
+      return /\/(push|pull|fetch)\.ts$/.test(path) ? undefined : { path, namespace: 'absent' }
+    })
+    builder.onLoad({ filter: /.*/, namespace: 'absent' }, ({ path }) => ({
+      contents: `throw new Error(${JSON.stringify(`${path} is not in this part`)})`,
     }))
   },
 }
@@ -69,15 +94,23 @@ async function bundle(options: BuildOptions): Promise<string> {
   return file.text
 }
 
-const agent = await bundle({ entryPoints: ['src/main.ts'], plugins: [restPlugin] })
-// Names are kept where errors and classes show in logs; the agent's half says its names itself.
-const rest = await bundle({ entryPoints: ['src/cli/program.ts'], keepNames: true })
-const lines = rest.replace(/\n$/, '').split('\n')
+const agent = await bundle({ entryPoints: ['src/main.ts'], plugins: [partsPlugin] })
+// Names are kept where errors and classes show in logs; the agent's part says its names itself.
+const parts = {
+  program: await bundle({ entryPoints: ['src/cli/program.ts'], keepNames: true }),
+  'transfer-program': await bundle({
+    entryPoints: ['src/cli/transfer-program.ts'],
+    keepNames: true,
+    plugins: [transfersOnlyPlugin],
+  }),
+}
+let text = `${BANNER}${agent}`
+for (const [name, code] of Object.entries(parts)) {
+  text += `${DIVIDERS[name as keyof typeof DIVIDERS]}\n`
+  for (const line of code.replace(/\n$/, '').split('\n')) text += `//${line}\n`
+}
 await mkdir('dist', { recursive: true })
-await writeFile(
-  'dist/timone.js',
-  `${BANNER}${agent}${DIVIDER}\n${lines.map((line) => `//${line}\n`).join('')}`,
-)
+await writeFile('dist/timone.js', text)
 await chmod('dist/timone.js', 0o755)
 // A package.json of its own, so that Node need not look for the kind of module in the repository's.
 await writeFile('dist/package.json', '{"type":"commonjs"}\n')

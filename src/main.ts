@@ -12,7 +12,8 @@ async function main(): Promise<number> {
     const { runAgent, runEngine } = await import('./cli/agent.ts')
     return isAgent ? runAgent(process.env) : runEngine(process.env)
   }
-  const { run } = await import('./cli/program.ts')
+  const moves = args[0] === 'push' || args[0] === 'pull' || args[0] === 'fetch'
+  const { run } = moves ? await import('./cli/transfer-program.ts') : await import('./cli/program.ts')
   const { stdin, stdout, stderr, env } = process
   return run(args, { stdin, stdout, stderr, env, cwd: process.cwd() })
 }
