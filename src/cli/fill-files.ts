@@ -82,12 +82,11 @@ export class FileFilling {
     for (const { entry, detail } of by('failed')) {
       this.#run.fail(entry, new TimoneError('read_only', `the file could not be written (${detail})`))
     }
-    for (const reason of ['changed', 'not_lfs'] as const) {
-      const files = by(reason)
-      if (files.length > 0)
-        display.note(
-          `left ${describe(files)} as ${files.length === 1 ? 'it is' : 'they are'}: ${files[0]?.detail}`,
-        )
+    const changed = by('changed')
+    if (changed.length > 0) {
+      display.note(
+        `left ${describe(changed)} as ${changed.length === 1 ? 'it is' : 'they are'}: ${changed[0]?.detail}`,
+      )
     }
     const unusual = by('unusual')
     if (unusual.length === 0) return
