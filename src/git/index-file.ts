@@ -12,7 +12,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { systemCode, TimoneError } from '../errors.ts'
+import { isTimoneError, systemCode, TimoneError } from '../errors.ts'
 import { parseIndex } from './index-format.ts'
 import type { LocalRepository } from './repository.ts'
 
@@ -67,19 +67,43 @@ export async function recordStats(
   if (descriptor === undefined) return refuse(`another git is at work here (${lock} exists)`)
   // From here to the rename nothing waits: a signal handler cannot come between, and git is kept out for milliseconds.
   let held = true
+  let patched: Patched
   try {
-    const update = patch(target, descriptor, files, repository)
-    if (update.refused === undefined && update.recorded > 0) {
+    patched = patch(target, descriptor, files, repository)
+    if (patched.update.recorded > 0) {
       renameSync(lock, target)
       held = false
     }
-    return update
   } catch (error) {
     throw unusable(repository, error)
   } finally {
     closeSync(descriptor)
     if (held) unlinkSync(lock)
   }
+  if (patched.doubted > 0 && patched.update.recorded > 0) await settle(repository)
+  return patched.update
+}
+
+/**
+ * Lets git look into the files that it was told to doubt: its plumbing (`git diff-index --quiet HEAD` in build scripts)
+ * would call them changed until then. Each is read once, as the next `git status` would have done.
+ */
+async function settle(repository: LocalRepository): Promise<void> {
+  await repository
+    .git(['update-index', '-q', '--refresh'], {
+      cwd: repository.workTree ?? repository.cwd,
+      accepted: [0, 1],
+    })
+    .catch((error: unknown) => {
+      // Another git holds the index: it, or the next one, does the same.
+      if (isTimoneError(error, 'cancelled')) throw error
+    })
+}
+
+interface Patched {
+  readonly update: IndexUpdate
+  /** How many other entries git will have to look into. */
+  readonly doubted: number
 }
 
 async function openLock(
@@ -109,8 +133,11 @@ function patch(
   lock: number,
   files: readonly FreshFile[],
   repository: LocalRepository,
-): IndexUpdate {
-  const skipAll = files.map(({ path }) => path)
+): Patched {
+  const refuse = (refused: string): Patched => ({
+    update: { recorded: 0, refused, skipped: files.map(({ path }) => path) },
+    doubted: 0,
+  })
   const source = openSync(target, 'r')
   let bytes: Buffer
   let written: BigIntStats
@@ -122,19 +149,20 @@ function patch(
   }
   const hashSize = repository.objectFormat === 'sha256' ? 32 : 20
   const index = parseIndex(bytes, hashSize)
-  if (typeof index === 'string') return { recorded: 0, refused: index, skipped: skipAll }
+  if (typeof index === 'string') return refuse(index)
   const trailer = bytes.length - hashSize
   // index.skipHash: all zero, and stays so.
   const hashed = bytes.subarray(trailer).some((byte) => byte !== 0)
   const algorithm = repository.objectFormat
   if (hashed && !digest(algorithm, bytes.subarray(0, trailer)).equals(bytes.subarray(trailer))) {
-    return { recorded: 0, refused: 'the index is damaged: its checksum is wrong', skipped: skipAll }
+    return refuse('the index is damaged: its checksum is wrong')
   }
   // The file system's own clock, which also dated the files: an entry as new as the index is doubted by every git.
   const now = seconds(fstatSync(lock, { bigint: true }).mtimeNs)
   const before = Number(seconds(written.mtimeNs))
   const wanted = new Map(files.map((file) => [Buffer.from(file.path).toString('latin1'), file]))
   let recorded = 0
+  let doubted = 0
   for (const { path, at, stage, intent } of index.entries()) {
     const file = wanted.get(path)
     if (file !== undefined && stage === 0 && !intent) {
@@ -149,16 +177,20 @@ function patch(
     // Racy git: an entry that was changed in the very second in which the index was written may have been changed again
     // after that, unseen, at the same size. git tells by the index file's time, which this rewrite moves: so do as git
     // does when it rewrites an index, and set the size to 0, which says "look into the file".
-    if (bytes.readUInt32BE(at + 8) >= before) bytes.writeUInt32BE(0, at + 36)
+    if (bytes.readUInt32BE(at + 8) >= before && bytes.readUInt32BE(at + 36) !== 0) {
+      bytes.writeUInt32BE(0, at + 36)
+      doubted++
+    }
   }
   const skipped = [...wanted.values()].map(({ path }) => path)
-  if (recorded === 0) return { recorded, refused: undefined, skipped }
+  const update: IndexUpdate = { recorded, refused: undefined, skipped }
+  if (recorded === 0) return { update, doubted }
   if (hashed) digest(algorithm, bytes.subarray(0, trailer)).copy(bytes, trailer)
   for (let at = 0; at < bytes.length; ) at += writeSync(lock, bytes, at)
   // In a shared repository git made the index writable for others; it stays so.
   const mode = Number(written.mode) & 0o777
   if ((Number(fstatSync(lock).mode) & 0o777) !== mode) fchmodSync(lock, mode)
-  return { recorded, refused: undefined, skipped }
+  return { update, doubted }
 }
 
 /** Ten 32-bit numbers, cut to size as git cuts them (statinfo.c, `fill_stat_data`); the mode is the entry's own. */
