@@ -74,7 +74,13 @@ async function viaTimone(oid: string): Promise<void> {
     }
     await uploadObject(parseOid(oid), size, path, context, progress, signal)
   } else {
-    const context = { access, resume, retrier, log, mode: undefined }
+    const { StreamGovernors } = await import('../../src/agent/stream-governor.ts')
+    const parallelParts = 16
+    const governors = new StreamGovernors(parallelParts)
+    const context = {
+      ...{ access, resume, retrier, log, mode: undefined },
+      ...{ source: 'bench', parallelParts, governors },
+    }
     const { rm } = await import('node:fs/promises')
     await rm(await downloadObject(parseOid(oid), size, context, progress, signal))
   }

@@ -40,6 +40,8 @@ export interface Upload {
 export interface GetRequest {
   /** First byte wanted. */
   offset: number
+  /** End of what is wanted, excluded: the object's size unless said otherwise. All of it is asked for without a range. */
+  end?: number | undefined
   /** Entity tag that the object must still have. */
   etag?: string | undefined
   signal: AbortSignal
@@ -59,7 +61,7 @@ export interface OpenUploadOptions {
 export interface ObjectAccess {
   /** Host that the bytes go to or come from, for messages and back-off. */
   readonly host: string
-  /** One try. Answers 200 (whole) or 206 (from `offset`). Every other status is thrown as a TimoneError. */
+  /** One try. Answers 200 (whole) or 206 (from `offset`, to `end` at most). Every other status is thrown as a TimoneError. */
   get(oid: Oid, size: number, request: GetRequest): Promise<HttpResponse>
   /** Starts an upload, or goes on with `resumeId`. @throws `no_such_upload` when that is gone. */
   openUpload(oid: Oid, size: number, options: OpenUploadOptions): Promise<Upload>

@@ -2,8 +2,10 @@ import { readFileSync } from 'node:fs'
 import { lstat, mkdir, open, readdir, readFile, rename, rm, stat, unlink } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { performance } from 'node:perf_hooks'
 import { systemCode, TimoneError } from '../errors.ts'
 import type { Oid } from '../oid.ts'
+import { dropExtentMap, mapPath } from './extent-map.ts'
 
 /** What a later process needs to go on with an upload. The store's own list of parts says how far it got. */
 export interface UploadState {
@@ -21,6 +23,8 @@ export interface UploadState {
 
 /** What is older, milliseconds, is rubbish: nobody comes back for it, and the bucket's lifecycle rule has run. */
 const STALE = 14 * 24 * 3600 * 1000
+/** Milliseconds for which a look at the folder is good: one look for each of 50 000 objects would be the main work. */
+const LOOK_AGAIN = 1000
 
 /**
  * Unfinished transfers under `<LFS storage>/timone`: on the file system of the LFS objects, so that git-lfs can rename
@@ -33,6 +37,7 @@ export class ResumeStore {
   readonly folder: string
   readonly #host: string
   #prepared: Promise<void> | undefined
+  #left: { at: number; names: Promise<Map<string, string[]>> } | undefined
 
   constructor(lfsStorage: string) {
     this.folder = join(lfsStorage, 'timone')
@@ -57,29 +62,58 @@ export class ResumeStore {
     return this.#prepared
   }
 
-  /** Path for this process's download of `oid`, continuing a file that a dead process left. */
-  async claimPartial(oid: Oid): Promise<string> {
+  /** Path of this process's download of `oid`. */
+  partialPath(oid: Oid): string {
+    return join(this.folder, `${oid}.${this.#host}.${process.pid}.part`)
+  }
+
+  /**
+   * Path for this process's download of `oid`; with `found` it continues a file that a dead process left, and its map
+   * (see extent-map.ts) where there is one.
+   */
+  async claimPartial(oid: Oid): Promise<{ path: string; found: boolean }> {
     await this.prepare()
-    const mine = join(this.folder, `${oid}.${this.#host}.${process.pid}.part`)
-    for (const name of await readdir(this.folder)) {
-      const match = PARTIAL.exec(name)
-      if (match === null || match[1] !== oid || match[2] !== this.#host) continue
-      const pid = Number(match[3])
-      if (pid === process.pid || isAlive(pid)) continue
+    const path = this.partialPath(oid)
+    for (const name of (await this.#leftPartials()).get(oid) ?? []) {
+      const left = join(this.folder, name)
       try {
-        const left = join(this.folder, name)
         // A link or a pipe was put there by somebody else, to have us write through it.
         if (!(await lstat(left)).isFile()) {
           await rm(left, { force: true })
           continue
         }
-        await rename(left, mine)
-        return mine
+        await rename(left, path)
       } catch {
         // Somebody else was quicker: begin anew.
+        continue
       }
+      await rename(mapPath(left), mapPath(path)).catch(() => dropExtentMap(path))
+      return { path, found: true }
     }
-    return mine
+    return { path, found: false }
+  }
+
+  /** Names of the partial downloads of this machine's dead processes; the folder is read once a second at most. */
+  async #leftPartials(): Promise<ReadonlyMap<string, string[]>> {
+    const now = performance.now()
+    if (this.#left === undefined || now - this.#left.at > LOOK_AGAIN) {
+      this.#left = { at: now, names: this.#findPartials() }
+    }
+    return this.#left.names
+  }
+
+  async #findPartials(): Promise<Map<string, string[]>> {
+    const found = new Map<string, string[]>()
+    const alive = new Map<number, boolean>([[process.pid, true]])
+    for (const name of await readdir(this.folder)) {
+      const [, oid, host, digits] = PARTIAL.exec(name) ?? []
+      if (oid === undefined || host !== this.#host) continue
+      const pid = Number(digits)
+      const lives = alive.get(pid) ?? isAlive(pid)
+      alive.set(pid, lives)
+      if (!lives) found.set(oid, [...(found.get(oid) ?? []), name])
+    }
+    return found
   }
 
   /**

@@ -11,6 +11,7 @@ import type { StoredPart } from '../storage/object-store.ts'
 import { objectUrl } from '../storage/s3-location.ts'
 import { EMPTY_SHA256, signHeaders, UNSIGNED_PAYLOAD } from '../storage/sigv4.ts'
 import type { GetRequest, ObjectAccess, OpenUploadOptions, PartBody, Upload } from './object-access.ts'
+import { rangeHeaders } from './range-answer.ts'
 import { completionXml, discard, locationOf, s3Of } from './s3-request.ts'
 import { s3Error, s3ErrorFromText, xmlAll, xmlText } from './s3-response.ts'
 
@@ -67,14 +68,11 @@ export class S3Access implements ObjectAccess {
     this.host = new URL(options.endpoint).host
   }
 
-  async get(oid: Oid, _size: number, request: GetRequest): Promise<HttpResponse> {
-    const headers: Record<string, string> = {}
-    if (request.offset > 0) headers.range = `bytes=${request.offset}-`
-    if (request.etag !== undefined) headers['if-match'] = request.etag
+  async get(oid: Oid, size: number, request: GetRequest): Promise<HttpResponse> {
     return this.#call({
       method: 'GET',
       key: await this.#keyOf(oid, request.signal),
-      headers,
+      headers: rangeHeaders(request, size),
       what: 'GET',
       signal: request.signal,
     })

@@ -14,6 +14,7 @@ import { ResumeStore } from './resume-store.ts'
 import { S3Access, type S3AccessOptions } from './s3-access.ts'
 import type { Transfer } from './session.ts'
 import { Slots } from './slots.ts'
+import { StreamGovernors } from './stream-governor.ts'
 import { uploadObject } from './upload.ts'
 import { UrlAccess } from './url-access.ts'
 
@@ -61,6 +62,7 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
   const isLarge = (size: number): boolean => size > settings.partSize
   const accesses = new Map<string, ObjectAccess>()
   const stores = new Map<string, ResumeStore>()
+  const governors = new StreamGovernors(settings.parallelParts)
   // Each batch brings a fresh token for the same place: whoever renews uses the newest.
   const newest = new Map<string, Action>()
 
@@ -134,7 +136,16 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     return downloadObject(
       oid,
       message.size,
-      { access, resume: resumeStore(storage), retrier, log, mode },
+      {
+        access,
+        resume: resumeStore(storage),
+        retrier,
+        log,
+        mode,
+        source: sourceOf(message.action?.href ?? '', access.host),
+        parallelParts: settings.parallelParts,
+        governors,
+      },
       ...rest,
     )
   }
@@ -170,6 +181,11 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     return moving
   }
   return { transfer, isLarge, close: () => http.close() }
+}
+
+/** Where a download comes from, for its map: what differs from batch to batch is left out. */
+function sourceOf(href: string, host: string): string {
+  return `${href.replace(/[?#].*$/, '')}#${host}`
 }
 
 /** Asks the transfers route, which lies beside the credentials route, about an upload that the store no longer knows. */

@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import { type HeldCredentials, parseHref, postJson } from '../access/client.ts'
 import type { SignedPart, SignedRequest, TransferAnswer, TransferRequest } from '../access/credentials.ts'
 import { type HttpResponse, type HttpSend, readText } from '../access/http-client.ts'
@@ -7,8 +8,10 @@ import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Oid } from '../oid.ts'
 import type { GetRequest, ObjectAccess, OpenUploadOptions, PartBody, Upload } from './object-access.ts'
+import { rangeHeaders } from './range-answer.ts'
 import type { CredentialsSource } from './s3-access.ts'
 import { s3Error } from './s3-response.ts'
+import { type SignedDownload, SignedDownloads } from './signed-downloads.ts'
 
 export interface UrlAccessOptions {
   send: HttpSend
@@ -31,6 +34,7 @@ export class UrlAccess implements ObjectAccess {
   readonly host: string
   readonly #options: UrlAccessOptions
   readonly #transfers: URL
+  readonly #downloads = new SignedDownloads()
 
   constructor(options: UrlAccessOptions) {
     this.#options = options
@@ -39,12 +43,23 @@ export class UrlAccess implements ObjectAccess {
   }
 
   async get(oid: Oid, size: number, request: GetRequest): Promise<HttpResponse> {
-    const answer = await this.#ask({ operation: 'download', oid, size }, request.signal)
-    if (answer.operation !== 'download') throw badAnswer(this.host)
-    const headers: Record<string, string> = { ...answer.header }
-    if (request.offset > 0) headers.range = `bytes=${request.offset}-`
-    if (request.etag !== undefined) headers['if-match'] = request.etag
-    return this.#once('GET', answer, headers, undefined, 'GET', request.signal)
+    const { offset, end = size, signal } = request
+    const ask = (): Promise<SignedDownload> => this.#askDownload(oid, size, signal)
+    const get = ({ request: { href, header } }: SignedDownload): Promise<HttpResponse> => {
+      const headers = { ...header, ...rangeHeaders(request, size) }
+      return this.#once('GET', { href, header }, headers, undefined, 'GET', signal)
+    }
+    // In one go: the URL is used once.
+    if (offset === 0 && end >= size) return get(await ask())
+    const { signed, isNew } = await this.#downloads.get(oid, signal, ask)
+    try {
+      return await get(signed)
+    } catch (error) {
+      // A signed URL that has run out is answered with 403: one fresh one, then it is a real refusal.
+      if (!isTimoneError(error, 'denied', 'credentials_expired') || isNew) throw error
+      await this.#downloads.refuse(oid, signed)
+      return get((await this.#downloads.get(oid, signal, ask)).signed)
+    }
   }
 
   async openUpload(oid: Oid, size: number, options: OpenUploadOptions): Promise<Upload> {
@@ -155,6 +170,13 @@ export class UrlAccess implements ObjectAccess {
     if (answer.operation !== 'upload') throw badAnswer(this.host)
     if (!Array.isArray(answer.parts) || typeof answer.part_size !== 'number') throw badAnswer(this.host)
     return { answer, until: Date.now() + answer.lifetime }
+  }
+
+  async #askDownload(oid: Oid, size: number, signal: AbortSignal): Promise<SignedDownload> {
+    const answer = await this.#ask({ operation: 'download', oid, size }, signal)
+    if (answer.operation !== 'download') throw badAnswer(this.host)
+    const { href, header } = answer
+    return { request: { href, header }, until: performance.now() + answer.lifetime }
   }
 
   /** One request to the transfers route; with fresh credentials once when the token is no longer good. */

@@ -32,7 +32,7 @@ export const AGENT_SETTINGS: Readonly<Record<keyof AgentSettings, AgentSetting>>
   },
   parallelParts: {
     key: 'timone.parallelParts',
-    default: '4',
+    default: '16',
     least: 1,
     most: 64,
     sentence: 'Parts of one file that move at the same time, 1 to 64.',

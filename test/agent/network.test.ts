@@ -17,6 +17,7 @@ import { GitEnvironment } from '../../src/agent/git-environment.ts'
 import type { ObjectAccess } from '../../src/agent/object-access.ts'
 import { Progress } from '../../src/agent/progress.ts'
 import { ResumeStore } from '../../src/agent/resume-store.ts'
+import { StreamGovernors } from '../../src/agent/stream-governor.ts'
 import type { TimoneError } from '../../src/errors.ts'
 import { nullLogger } from '../../src/log.ts'
 import type { Oid } from '../../src/oid.ts'
@@ -655,6 +656,9 @@ describe('a download over a bad line', () => {
         retrier: new Retrier({ retries: 3, maxDelay: 0.01 }),
         log: nullLogger,
         mode: undefined,
+        source: 'here',
+        parallelParts: 4,
+        governors: new StreamGovernors(4),
       },
       new Progress(content.length, () => true),
       new AbortController().signal,

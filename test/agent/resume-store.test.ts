@@ -144,8 +144,27 @@ describe('partial downloads', () => {
   test('of a dead process are taken over under our own name', async () => {
     mkdirSync(store.folder)
     writeFileSync(join(store.folder, `${oid}.${host}.${deadPid()}.part`), 'begun')
-    expect(await store.claimPartial(oid)).toBe(mine())
+    expect(await store.claimPartial(oid)).toEqual({ path: mine(), found: true })
     expect(readFileSync(mine(), 'utf8')).toBe('begun')
+    expect(readdirSync(store.folder)).toHaveLength(1)
+  })
+
+  test('of a dead process come with their map, and without a map of another time', async () => {
+    mkdirSync(store.folder)
+    const left = join(store.folder, `${oid}.${host}.${deadPid()}.part`)
+    writeFileSync(left, 'begun')
+    writeFileSync(`${left}.json`, 'its map')
+    writeFileSync(`${mine()}.json`, 'the map of a process that had our id')
+    await store.claimPartial(oid)
+    expect(readFileSync(`${mine()}.json`, 'utf8')).toBe('its map')
+    expect(readdirSync(store.folder)).toHaveLength(2)
+  })
+
+  test('without their map take none over', async () => {
+    mkdirSync(store.folder)
+    writeFileSync(join(store.folder, `${oid}.${host}.${deadPid()}.part`), 'begun')
+    writeFileSync(`${mine()}.json`, 'the map of a process that had our id')
+    await store.claimPartial(oid)
     expect(readdirSync(store.folder)).toHaveLength(1)
   })
 
@@ -158,7 +177,7 @@ describe('partial downloads', () => {
     mkdirSync(store.folder)
     const other = name()
     writeFileSync(join(store.folder, other), 'begun')
-    expect(await store.claimPartial(oid)).toBe(mine())
+    expect(await store.claimPartial(oid)).toEqual({ path: mine(), found: false })
     expect(readdirSync(store.folder)).toEqual([other])
   })
 })

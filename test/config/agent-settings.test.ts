@@ -5,7 +5,7 @@ import { isTimoneError } from '../../src/errors.ts'
 describe('parseAgentSettings', () => {
   test('defaults', () => {
     const settings = parseAgentSettings(new Map([['user.name', 'Bob']]))
-    expect(settings).toEqual({ partSize: 16 * 2 ** 20, parallelParts: 4 })
+    expect(settings).toEqual({ partSize: 16 * 2 ** 20, parallelParts: 16 })
     expect(Object.isFrozen(settings)).toBe(true)
   })
 
