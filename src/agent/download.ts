@@ -12,7 +12,7 @@ import type { Progress } from './progress.ts'
 import { type Extent, RangePlan } from './range-plan.ts'
 import { RangedDownload } from './ranged-download.ts'
 import type { ResumeStore } from './resume-store.ts'
-import type { StreamGovernors } from './stream-governor.ts'
+import type { Governor } from './stream-governor.ts'
 
 export interface DownloadContext {
   access: ObjectAccess
@@ -26,7 +26,7 @@ export interface DownloadContext {
   /** Streams that one object may have at most. */
   parallelParts: number
   /** Shared by all downloads of the process. */
-  governors: StreamGovernors
+  governors: { for(host: string): Governor }
   /** Asked when the download is aborted: true leaves nothing on disk, not even to go on with. */
   discard?: () => boolean
 }

@@ -9,7 +9,7 @@ import type { Progress } from './progress.ts'
 import { checkAnswer } from './range-answer.ts'
 import type { Piece, RangePlan } from './range-plan.ts'
 import { receive } from './receive.ts'
-import type { GovernedDownload, StreamGovernor } from './stream-governor.ts'
+import type { GovernedDownload, Governor } from './stream-governor.ts'
 
 /** Rounds of tries that each moved some bytes before they failed. */
 const MAX_FAILURES = 100
@@ -26,7 +26,7 @@ export interface RangedDownloadOptions {
   /** Undefined: nothing is recorded. */
   journal: ExtentJournal | undefined
   /** Undefined: one stream. */
-  governor: StreamGovernor | undefined
+  governor: Governor | undefined
   /** Entity tag that the object must still have; undefined: the first answer's. */
   etag: string | undefined
   progress: Progress

@@ -14,6 +14,19 @@ export interface GovernedDownload {
   grow(): void
 }
 
+/** Who says how many streams a download may have. */
+export interface Governor {
+  /** The download takes part until {@link leave}. */
+  join(download: GovernedDownload): void
+  leave(download: GovernedDownload): void
+  /** False when one of the download's streams is one too many, and should end with its piece. */
+  keeps(download: GovernedDownload): boolean
+  /** The host has asked to slow down. */
+  throttled(): void
+  /** One of the streams was turned away or broke, and has ended. */
+  refused(): void
+}
+
 /** The clock and the load that a {@link StreamGovernor} goes by. */
 export interface Gauges {
   /** Milliseconds; never goes back. */
@@ -33,6 +46,8 @@ const ENOUGH = 2 * 2 ** 20
 const SETTLE_LIMIT = 2000
 /** Twice the streams are kept when they bring so much more, as a share. */
 const LEAST_GAIN = 0.15
+/** Streams that bring this share of what the others do are not the last that can. */
+const FULL_SHARE = 0.8
 /** This thread cannot take more: another stream would only cost. */
 const FULL_LOAD = 0.85
 /** Bytes a second of one stream above which the connection is not what limits it. */
@@ -62,7 +77,7 @@ function processGauges(): Gauges {
  * while all of them together then bring clearly more, and are given up again where they do not. So a line that limits
  * each connection is filled within a second, and one that is fast anyway is left with one stream for each object.
  */
-export class StreamGovernor {
+export class StreamGovernor implements Governor {
   /** Streams of all downloads together, beyond one for each. */
   readonly #most: number
   readonly #gauges: Gauges
@@ -70,6 +85,8 @@ export class StreamGovernor {
   #timer: NodeJS.Timeout | undefined
   /** Streams that have proved their worth, or are on trial. */
   #target = 1
+  /** How many times as many streams are tried next: more where the last ones brought their full share. */
+  #factor = 2
   /** What there was before the streams on trial. */
   #before: { streams: number; rate: number } | undefined
   #phase: 'settling' | 'measuring' | 'pausing' = 'settling'
@@ -84,7 +101,6 @@ export class StreamGovernor {
     this.#gauges = gauges
   }
 
-  /** Takes part until {@link leave}. */
   join(download: GovernedDownload): void {
     this.#downloads.add(download)
     this.#beginAnew()
@@ -99,19 +115,17 @@ export class StreamGovernor {
     this.#timer = undefined
   }
 
-  /** False when one of the download's streams is one too many, and should end with its piece. */
   keeps(download: GovernedDownload): boolean {
     return download.streams <= 1 || this.#streams() <= this.#target
   }
 
-  /** The host has asked to slow down: half the streams. Heard by many streams at once it counts once. */
+  /** Half the streams. Heard by many streams at once it counts once. */
   throttled(): void {
     if (this.#isEcho()) return
     this.#target = Math.max(1, Math.floor(this.#streams() / 2))
     this.#giveUp(this.#gauges.now())
   }
 
-  /** One of the streams was turned away or broke, and has ended. */
   refused(): void {
     this.#target = Math.max(1, Math.min(this.#target, this.#streams() - 1))
     if (!this.#isEcho()) this.#giveUp(this.#gauges.now())
@@ -155,6 +169,7 @@ export class StreamGovernor {
       }
       this.#pause = FIRST_PAUSE
       this.#target = Math.max(this.#target, streams)
+      this.#factor = rate > FULL_SHARE * (1 + growth) * before.rate ? 4 : 2
     }
     const enough = this.#gauges.load() > FULL_LOAD || rate > FAST * streams || this.#target >= this.#most
     const growable = [...this.#downloads].some((download) => download.growable)
@@ -163,7 +178,7 @@ export class StreamGovernor {
       this.#pauseUntil = now + IDLE_PAUSE
       return
     }
-    this.#target = Math.min(this.#most, 2 * streams)
+    this.#target = Math.min(this.#most, this.#factor * streams)
     this.#before = { streams, rate }
     this.#settle()
     this.#distribute()
@@ -191,6 +206,7 @@ export class StreamGovernor {
 
   #giveUp(now: number): void {
     this.#before = undefined
+    this.#factor = 2
     this.#phase = 'pausing'
     this.#pauseUntil = now + this.#pause
     this.#pause = Math.min(LONGEST_PAUSE, 2 * this.#pause)
