@@ -402,6 +402,19 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('after an end in the mi
     /** The id of a process that has ended. */
     const deadPid = (): number => spawnSync('true').pid
 
+    /** Waits until an agent's map says that so many bytes are in its file. */
+    async function recorded(oid: string, agent: AgentProcess, bytes: number): Promise<void> {
+      const map = `${partial(oid, await agent.enginePid())}.json`
+      await vi.waitUntil(
+        async () => {
+          const text = await readFile(map, 'utf8').catch(() => '{"extents":[]}')
+          const { extents } = JSON.parse(text) as { extents: [number, number][] }
+          return extents.reduce((sum, [start, end]) => sum + end - start, 0) >= bytes
+        },
+        { timeout: 60_000, interval: 20 },
+      )
+    }
+
     /** An object that is stored, and gone from the LFS storage. */
     async function storedObject(content: Buffer): Promise<LocalObject> {
       const oid = createHash('sha256').update(content).digest('hex')
@@ -436,11 +449,7 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('after an end in the mi
       const [asked] = await here.batch('download', [object])
       here.proxy.fault = first(1, isGet, { kind: 'stall', after: 6 * MIB })
       ask(agent, 'download', asked as BatchObject)
-      await vi.waitUntil(
-        async () =>
-          (await stat(partial(object.oid, await agent.enginePid())).catch(() => undefined))?.size === 6 * MIB,
-        { timeout: 30_000, interval: 10 },
-      )
+      await recorded(object.oid, agent, 6 * MIB)
       await agent.kill('SIGKILL')
       expect(existsSync(object.path)).toBe(false)
       here.proxy.requests.length = 0
@@ -450,11 +459,52 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('after an end in the mi
       expect(here.proxy.requests.filter(isGet)).toHaveLength(1)
     })
 
-    test('a partial file of wrong bytes is noticed, and all is fetched anew', async () => {
+    test('kill -9 on several streams: both runs together fetch little more than the object', async () => {
+      const object = await storedObject(randomBytes(40 * MIB))
+      const pace: Fault = { kind: 'pace', rate: 10 * MIB }
+      here.proxy.fault = (request) => (isGet(request) ? pace : undefined)
+      here.proxy.requests.length = 0
+      const before = here.proxy.sent
+      const agent = here.agent()
+      await agent.init('download')
+      const [asked] = await here.batch('download', [object])
+      ask(agent, 'download', asked as BatchObject)
+      const under = (): number => here.proxy.requests.filter(isGet).length
+      await vi.waitUntil(() => here.proxy.sent - before > 20 * MIB && under() > 1, {
+        timeout: 60_000,
+        interval: 5,
+      })
+      pace.rate = 0
+      await recorded(object.oid, agent, here.proxy.sent - before - TALK)
+      await agent.kill('SIGKILL')
+      pace.rate = 100 * MIB
+      await fetched(object, () => undefined)
+      expect(here.proxy.sent - before).toBeLessThan(1.1 * object.size)
+    })
+
+    test('a partial file without a map, as an earlier release left it, is fetched anew', async () => {
       const object = await storedObject(randomBytes(MIB))
-      await writeFile(partial(object.oid, deadPid()), randomBytes(0.6 * MIB))
-      const down = await fetched(object)
-      expect(down).toBeGreaterThan(1.3 * MIB)
+      await writeFile(partial(object.oid, deadPid()), object.content.subarray(0, 0.6 * MIB))
+      expect(await fetched(object)).toBeLessThan(MIB + TALK)
+    })
+
+    test('two agents fetch the same object at once: both succeed, and neither touches the other’s file', async () => {
+      for (const size of [200_000, 20 * MIB]) {
+        const object = await storedObject(randomBytes(size))
+        const agents = [here.agent(), here.agent()]
+        const asked = await Promise.all(agents.map(() => here.batch('download', [object])))
+        await Promise.all(agents.map((agent) => agent.init('download')))
+        const answers = await Promise.all(
+          agents.map((agent, index) => agent.transfer('download', asked[index]?.[0] as BatchObject)),
+        )
+        for (const [index, { path = '' }] of answers.entries()) {
+          expect(path).toBe(partial(object.oid, (await agents[index]?.enginePid()) as number))
+          expect(await sha256Of(path)).toBe(object.oid)
+          await rm(path)
+        }
+        for (const agent of agents) expect(await agent.terminate()).toBe(0)
+        expect(await left(object.oid)).toEqual([])
+      }
     })
 
     test('a partial file of all the bytes, wrong or right', async () => {

@@ -26,6 +26,8 @@ export type Fault =
   | { kind: 'lose-answer' }
   /** Passes bytes of the request's body on at most at this rate, bytes a second. */
   | { kind: 'slow'; rate: number }
+  /** Passes bytes of the answer's body on at most at this rate, bytes a second, which may change; 0 holds them back. */
+  | { kind: 'pace'; rate: number }
 
 export interface FaultProxy {
   url: string
@@ -83,7 +85,15 @@ export async function faultProxy(target: string): Promise<FaultProxy> {
           }
           passed += bytes.length
           proxy.sent += bytes.length
-          if (!outgoing.write(bytes)) {
+          const room = outgoing.write(bytes)
+          if (fault?.kind === 'pace') {
+            answer.pause()
+            const resume = (): void => {
+              if (fault.rate > 0) answer.resume()
+              else setTimeout(resume, 10)
+            }
+            setTimeout(resume, fault.rate > 0 ? (bytes.length / fault.rate) * 1000 : 0)
+          } else if (!room) {
             answer.pause()
             outgoing.once('drain', () => answer.resume())
           }
