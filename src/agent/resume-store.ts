@@ -38,10 +38,11 @@ export class ResumeStore {
   readonly #host: string
   #prepared: Promise<void> | undefined
   #left: { at: number; names: Promise<Map<string, string[]>> } | undefined
+  #count = 0
 
   constructor(lfsStorage: string) {
     this.folder = join(lfsStorage, 'timone')
-    this.#host = hostname().replace(/[^A-Za-z0-9-]/g, '_')
+    this.#host = hostName()
   }
 
   /** Makes the folder, and drops what was left behind long ago. */
@@ -114,6 +115,15 @@ export class ResumeStore {
       if (!lives) found.set(oid, [...(found.get(oid) ?? []), name])
     }
     return found
+  }
+
+  /**
+   * Path for an object out of the cache, of this call alone. It may be a link to the cache's own file, so nobody ever
+   * goes on with it.
+   */
+  async cachedPath(oid: Oid): Promise<string> {
+    await this.prepare()
+    return join(this.folder, `${oid}.${this.#host}.${process.pid}.${this.#count++}.cached`)
   }
 
   /**
@@ -203,8 +213,10 @@ export class ResumeStore {
   async #sweep(): Promise<void> {
     const limit = Date.now() - STALE
     for (const name of await readdir(this.folder)) {
-      if (!/\.(part|json|tmp)$/.test(name)) continue
       const path = join(this.folder, name)
+      const [, host, pid] = CACHED.exec(name) ?? []
+      if (host === this.#host && !isAlive(Number(pid))) await rm(path, { force: true })
+      if (!/\.(part|json|tmp|cached)$/.test(name)) continue
       // Gone meanwhile: another process is sweeping too.
       const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: limit }))
       if (mtimeMs < limit) await rm(path, { force: true })
@@ -228,9 +240,16 @@ async function readState(path: string): Promise<Partial<UploadState> | undefined
 /** No state of ours is longer, bytes. */
 const MAX_STATE = 64 * 1024
 
+/** This machine's name as it goes into names of files. */
+export function hostName(): string {
+  return hostname().replace(/[^A-Za-z0-9-]/g, '_')
+}
+
+const CACHED = /^[0-9a-f]{64}\.([A-Za-z0-9_-]+)\.(\d+)\.\d+\.cached$/
 const PARTIAL = /^([0-9a-f]{64})\.([A-Za-z0-9_-]+)\.(\d+)\.part$/
 
-function isAlive(pid: number): boolean {
+/** True when a process of this machine has the id. */
+export function isAlive(pid: number): boolean {
   // Zero and below mean whole groups of processes to kill(2).
   if (!Number.isSafeInteger(pid) || pid <= 0) return false
   try {
