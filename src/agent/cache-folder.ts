@@ -1,21 +1,13 @@
-import {
-  closeSync,
-  constants,
-  existsSync,
-  lstat as lstatCallback,
-  lstatSync,
-  open as openCallback,
-} from 'node:fs'
+import { closeSync, constants, existsSync, lstat as lstatCallback, lstatSync } from 'node:fs'
 import { mkdir, readdir, rm, rmdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { systemCode, TimoneError } from '../errors.ts'
 import { isOid, type Oid } from '../oid.ts'
+import { type FileCalls, fileCalls } from './file-calls.ts'
 
 const { O_RDONLY, O_DIRECTORY = 0, O_NOFOLLOW = 0, O_NONBLOCK = 0 } = constants
 
-/** Plain descriptors: a FileHandle costs twice as much, and small objects are many. */
-export const openFd = promisify(openCallback)
 export const lstatPath = promisify(lstatCallback)
 
 /** For reading what somebody else may have put there: through no link, and without waiting for a pipe. */
@@ -53,14 +45,14 @@ export async function openFolder(
   root: string,
   names: readonly string[],
   create: boolean,
+  calls: FileCalls = fileCalls(root),
 ): Promise<AnchoredFolder> {
-  if (create) await mkdir(root, { recursive: true, mode: 0o700 })
-  if (PROC === undefined) return openUnanchored(root, names, create)
-  let fd = await openFd(root, O_RDONLY | O_DIRECTORY)
+  if (PROC === undefined) return openUnanchored(root, names, create, calls)
+  let fd = await openRoot(root, create, calls)
   for (const name of names) {
     const path = `${PROC}/${fd}/${name}`
     try {
-      const next = await openBelow(path, create)
+      const next = await openBelow(path, create, calls)
       closeSync(fd)
       fd = next
     } catch (error) {
@@ -72,14 +64,29 @@ export async function openFolder(
   return { path: `${PROC}/${opened}`, close: () => closeSync(opened) }
 }
 
-async function openBelow(path: string, create: boolean): Promise<number> {
-  const flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW
+async function openRoot(root: string, create: boolean, calls: FileCalls): Promise<number> {
+  const flags = O_RDONLY | O_DIRECTORY
   try {
-    return await openFd(path, flags)
+    return await calls.open(root, flags)
   } catch (error) {
     if (!create || systemCode(error) !== 'ENOENT') throw error
-    await makeFolder(path)
-    return openFd(path, flags)
+    await makeRoot(root)
+    return calls.open(root, flags)
+  }
+}
+
+async function makeRoot(root: string): Promise<void> {
+  await mkdir(root, { recursive: true, mode: 0o700 })
+}
+
+async function openBelow(path: string, create: boolean, calls: FileCalls): Promise<number> {
+  const flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW
+  try {
+    return await calls.open(path, flags)
+  } catch (error) {
+    if (!create || systemCode(error) !== 'ENOENT') throw error
+    await makeFolder(path, calls)
+    return calls.open(path, flags)
   }
 }
 
@@ -87,19 +94,21 @@ async function openUnanchored(
   root: string,
   names: readonly string[],
   create: boolean,
+  calls: FileCalls,
 ): Promise<AnchoredFolder> {
+  if (create) await makeRoot(root)
   let path = root
   for (const name of names) {
     path = join(path, name)
-    if (create) await makeFolder(path)
+    if (create) await makeFolder(path, calls)
     if (!(await lstatPath(path)).isDirectory())
       throw inTheWay(Object.assign(new Error(path), { code: 'ENOTDIR' }), path)
   }
   return { path, close: () => {} }
 }
 
-async function makeFolder(path: string): Promise<void> {
-  await mkdir(path).catch((error: unknown) => {
+async function makeFolder(path: string, calls: FileCalls): Promise<void> {
+  await calls.mkdir(path).catch((error: unknown) => {
     // Another process was quicker.
     if (systemCode(error) !== 'EEXIST') throw error
   })

@@ -1,9 +1,8 @@
-import { closeSync, constants, readSync, writeSync } from 'node:fs'
-import { lutimes, rm } from 'node:fs/promises'
+import { lutimes, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { systemCode } from '../errors.ts'
 import type { Oid } from '../oid.ts'
-import { type CacheEntry, lstatPath, openFd, READ_FLAGS, removeEntry, walkEntries } from './cache-folder.ts'
+import { type CacheEntry, lstatPath, READ_FLAGS, removeEntry, walkEntries } from './cache-folder.ts'
 import { hostName, isAlive } from './resume-store.ts'
 
 /** What to remove; with several, whatever any of them asks for. */
@@ -80,14 +79,13 @@ const HEARTBEAT = 60 * 1000
  */
 export async function withPruneLock<T>(root: string, work: () => Promise<T>): Promise<T | undefined> {
   const path = join(root, LOCK)
-  const { O_WRONLY, O_CREAT, O_EXCL } = constants
   const take = async (): Promise<boolean> => {
     try {
-      const fd = await openFd(path, O_WRONLY | O_CREAT | O_EXCL, 0o644)
+      const file = await open(path, 'wx', 0o644)
       try {
-        writeSync(fd, `${hostName()} ${process.pid}\n`)
+        await file.writeFile(`${hostName()} ${process.pid}\n`)
       } finally {
-        closeSync(fd)
+        await file.close()
       }
       return true
     } catch (error) {
@@ -117,13 +115,12 @@ async function isStale(path: string): Promise<boolean> {
     const found = await lstatPath(path)
     if (!found.isFile() || found.size > 1024) return true
     if (Math.abs(Date.now() - found.mtimeMs) > STALE) return true
-    const fd = await openFd(path, READ_FLAGS)
+    const file = await open(path, READ_FLAGS)
     try {
-      const buffer = Buffer.alloc(found.size)
-      const [host, pid] = buffer.toString('latin1', 0, readSync(fd, buffer)).trim().split(' ')
+      const [host, pid] = (await file.readFile('latin1')).trim().split(' ')
       return host === hostName() && !isAlive(Number(pid))
     } finally {
-      closeSync(fd)
+      await file.close()
     }
   } catch (error) {
     return systemCode(error) === 'ENOENT'

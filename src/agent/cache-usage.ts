@@ -1,10 +1,10 @@
-import { closeSync, constants, writeSync } from 'node:fs'
+import { constants } from 'node:fs'
 import { open, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { lstatPath, openFd, openFolder, READ_FLAGS } from './cache-folder.ts'
+import { lstatPath, openFolder, READ_FLAGS } from './cache-folder.ts'
 import { temporaryName } from './cache-temporary.ts'
 
-const { O_RDWR, O_APPEND, O_CREAT, O_WRONLY, O_EXCL, O_NOFOLLOW = 0, O_NONBLOCK = 0 } = constants
+const { O_RDWR, O_APPEND, O_CREAT, O_NOFOLLOW = 0, O_NONBLOCK = 0 } = constants
 
 /** Name of the tally at the cache's top. */
 const NAME = 'usage'
@@ -68,11 +68,11 @@ export class CacheUsage {
     const folder = await openFolder(this.#root, ['tmp'], true)
     try {
       const temporary = `${folder.path}/${temporaryName(NAME)}`
-      const fd = await openFd(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o666)
+      const file = await open(temporary, 'wx', 0o666)
       try {
-        writeSync(fd, `total ${bytes} ${Date.now()}\n${meanwhile}`)
+        await file.writeFile(`total ${bytes} ${Date.now()}\n${meanwhile}`)
       } finally {
-        closeSync(fd)
+        await file.close()
       }
       await rename(temporary, join(this.#root, NAME)).catch(async (error: unknown) => {
         await rm(temporary, { force: true })

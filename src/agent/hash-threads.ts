@@ -75,7 +75,13 @@ export class HashThreads {
   readonly #threads = new Set<Thread>()
   readonly #queue: Queued[] = []
   readonly #most = Math.min(MAX_THREADS, availableParallelism())
+  readonly #inlined: number
   #buffer: Buffer | undefined
+
+  /** `inline`: small files are hashed at once; false on a drive whose reads nobody should have to wait for. */
+  constructor({ inline }: { inline: boolean }) {
+    this.#inlined = inline ? INLINE : 0
+  }
 
   /**
    * SHA-256 of the first `size` bytes, or of all where the file is shorter; hexadecimal.
@@ -83,7 +89,7 @@ export class HashThreads {
    */
   async hash(job: HashJob): Promise<string> {
     throwIfAborted(job.signal)
-    if (job.size <= INLINE) return this.#inline(job)
+    if (job.size <= this.#inlined) return this.#inline(job)
     const stop = new SharedArrayBuffer(4)
     const abort = (): void => {
       Atomics.store(new Int32Array(stop), 0, 1)

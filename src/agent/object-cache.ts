@@ -7,9 +7,7 @@ import {
   fdatasync as fdatasyncCallback,
   fstatSync,
   futimes as futimesCallback,
-  link as linkCallback,
   lstatSync,
-  rename as renameCallback,
   rmSync,
   type Stats,
   statfsSync,
@@ -20,15 +18,14 @@ import { throwIfAborted } from '../access/http-client.ts'
 import { isTimoneError, systemCode } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Oid } from '../oid.ts'
-import { entryNames, entryPath, openFd, openFolder, READ_FLAGS, removeEntry } from './cache-folder.ts'
+import { entryNames, entryPath, openFolder, READ_FLAGS, removeEntry } from './cache-folder.ts'
 import { pruneCache, withPruneLock } from './cache-prune.ts'
 import { sweepTemporaries, temporaryName } from './cache-temporary.ts'
 import { CacheUsage } from './cache-usage.ts'
+import { type FileCalls, fileCalls } from './file-calls.ts'
 import { HashThreads } from './hash-threads.ts'
 
 // Callbacks made into promises: the FileHandle of node:fs/promises costs twice as much.
-const link = promisify(linkCallback)
-const rename = promisify(renameCallback)
 const copyFile = promisify(copyFileCallback)
 const fdatasync = promisify(fdatasyncCallback)
 const futimes = promisify(futimesCallback)
@@ -78,7 +75,8 @@ export class ObjectCache {
   readonly #folder: string
   readonly #bound: number
   readonly #log: Logger
-  readonly #threads = new HashThreads()
+  readonly #calls: FileCalls
+  readonly #threads: HashThreads
   readonly #usage: CacheUsage
   /** What is being used right now by this process; not to be pruned. */
   readonly #inUse = new Map<Oid, number>()
@@ -96,6 +94,8 @@ export class ObjectCache {
     this.#folder = folder
     this.#bound = bound
     this.#log = log
+    this.#calls = fileCalls(folder)
+    this.#threads = new HashThreads({ inline: this.#calls.direct })
     this.#usage = new CacheUsage(folder)
   }
 
@@ -109,7 +109,7 @@ export class ObjectCache {
     return this.#using(oid, async () => {
       let fd: number
       try {
-        fd = await openFd(entryPath(this.#folder, oid), READ_FLAGS)
+        fd = await this.#calls.open(entryPath(this.#folder, oid), READ_FLAGS)
       } catch (error) {
         const code = systemCode(error)
         // ELOOP: a link lies there. ENXIO: a socket.
@@ -152,7 +152,7 @@ export class ObjectCache {
     return this.#using(oid, async () => {
       try {
         this.#swept ??= sweepTemporaries(this.#folder)
-        const fd = await openFd(source, READ_FLAGS)
+        const fd = await this.#calls.open(source, READ_FLAGS)
         try {
           const file = fstatSync(fd)
           if (!file.isFile() || file.size !== size) return false
@@ -206,7 +206,7 @@ export class ObjectCache {
     const entry = entryPath(this.#folder, oid)
     if (await this.#clone(fd, entry, target, dirname(target))) {
       if (mode !== undefined) await promisify(chmod)(target, mode)
-      const clone = await openFd(target, READ_FLAGS)
+      const clone = await this.#calls.open(target, READ_FLAGS)
       try {
         const digest = await this.#threads.hash({ from: clone, size, signal })
         await fdatasync(clone)
@@ -220,7 +220,7 @@ export class ObjectCache {
       if (digest !== undefined) return digest
       rmSync(target, { force: true })
     }
-    const to = await openFd(target, CREATE_FLAGS, 0o666)
+    const to = await this.#calls.open(target, CREATE_FLAGS, 0o666)
     try {
       const digest = await this.#threads.hash({ from: fd, size, to, signal })
       if (mode !== undefined) fchmodSync(to, mode)
@@ -236,7 +236,7 @@ export class ObjectCache {
     const found = fstatSync(fd)
     if (!isOurs(found) || (found.mode & 0o222) !== 0) return false
     try {
-      await link(entryPath(this.#folder, oid), target)
+      await this.#calls.link(entryPath(this.#folder, oid), target)
     } catch {
       return false
     }
@@ -283,7 +283,7 @@ export class ObjectCache {
     options: PutOptions,
   ): Promise<boolean | undefined> {
     const [names, name] = entryNames(oid)
-    const folder = await openFolder(this.#folder, names, true)
+    const folder = await openFolder(this.#folder, names, true, this.#calls)
     try {
       const entry = `${folder.path}/${name}`
       const present = lstatSync(entry, { throwIfNoEntry: false })
@@ -291,7 +291,7 @@ export class ObjectCache {
       if (present !== undefined) rmSync(entry, { recursive: true, force: true })
       const cloned = await this.#cloneIn(oid, fd, file, source, entry)
       if (cloned !== undefined) return cloned
-      const linked = await linkIn(fd, file, source, entry)
+      const linked = await this.#linkIn(fd, file, source, entry)
       if (linked !== undefined) return linked
       return await this.#copyIn(oid, fd, file.size, entry, options)
     } finally {
@@ -315,6 +315,20 @@ export class ObjectCache {
     })
   }
 
+  /** Undefined where it is not safe or cannot be done; false when another process was quicker. */
+  async #linkIn(fd: number, file: Stats, source: string, entry: string): Promise<boolean | undefined> {
+    // Somebody else may have it open for writing.
+    if (!isOurs(file) || (file.mode & 0o022) !== 0) return undefined
+    try {
+      await this.#calls.link(source, entry)
+    } catch (error) {
+      return systemCode(error) === 'EEXIST' ? false : undefined
+    }
+    // Behind the link, since where that fails the file stays as it was. Until then who takes the entry makes a copy.
+    fchmodSync(fd, file.mode & 0o444)
+    return true
+  }
+
   async #copyIn(
     oid: Oid,
     fd: number,
@@ -329,7 +343,7 @@ export class ObjectCache {
       return undefined
     }
     return this.#throughTemporary(oid, entry, async (temporary) => {
-      const to = await openFd(temporary, CREATE_FLAGS, 0o444)
+      const to = await this.#calls.open(temporary, CREATE_FLAGS, 0o444)
       try {
         const digest = await this.#threads.hash({ from: fd, size, to, signal })
         if (digest !== oid) return undefined
@@ -347,12 +361,12 @@ export class ObjectCache {
     entry: string,
     make: (temporary: string) => Promise<true | undefined>,
   ): Promise<true | undefined> {
-    const folder = await openFolder(this.#folder, ['tmp'], true)
+    const folder = await openFolder(this.#folder, ['tmp'], true, this.#calls)
     const temporary = `${folder.path}/${temporaryName(oid)}`
     let done: true | undefined
     try {
       done = await make(temporary)
-      if (done === true) await rename(temporary, entry)
+      if (done === true) await this.#calls.rename(temporary, entry)
       return done
     } catch (error) {
       done = undefined
@@ -441,23 +455,6 @@ const NEVER_CLONES: ReadonlySet<string> = new Set([
 /** True when nobody but us can change the file. Windows tells no owner. */
 function isOurs(file: Stats): boolean {
   return process.geteuid !== undefined && file.uid === process.geteuid()
-}
-
-/**
- * Gives an object's file its second name, in the cache, where that is safe: see {@link ObjectCache}. Undefined where it
- * is not or cannot be done; false when another process was quicker.
- */
-async function linkIn(fd: number, file: Stats, source: string, entry: string): Promise<boolean | undefined> {
-  // Somebody else may have it open for writing.
-  if (!isOurs(file) || (file.mode & 0o022) !== 0) return undefined
-  try {
-    await link(source, entry)
-  } catch (error) {
-    return systemCode(error) === 'EEXIST' ? false : undefined
-  }
-  // Behind the link, since where that fails the file stays as it was. Until then who takes the entry makes a copy.
-  fchmodSync(fd, file.mode & 0o444)
-  return true
 }
 
 /** Marks an entry as used now. Not by the time of access, which file systems keep loosely if at all. */
