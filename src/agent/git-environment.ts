@@ -20,6 +20,7 @@ export class GitEnvironment {
   readonly #options: GitEnvironmentOptions
   #entries: Promise<readonly ConfigEntry[]> | undefined
   #config: Promise<ReadonlyMap<string, string>> | undefined
+  #storage: Promise<string> | undefined
 
   constructor(options: GitEnvironmentOptions) {
     this.#options = options
@@ -41,7 +42,12 @@ export class GitEnvironment {
    * The LFS storage folder, as git-lfs finds it (fs/fs.go): `lfs.storage`, relative to the common git folder, else
    * `lfs` in that folder, which all work trees share.
    */
-  async lfsStorage(): Promise<string> {
+  lfsStorage(): Promise<string> {
+    this.#storage ??= this.#findStorage()
+    return this.#storage
+  }
+
+  async #findStorage(): Promise<string> {
     const [config, text] = await Promise.all([this.config(), this.#git(['rev-parse', '--git-common-dir'])])
     // git answers relative to the working directory.
     const common = resolve(this.#options.cwd, text.replace(/\r?\n$/, ''))

@@ -9,6 +9,7 @@ import { isObjectSize, type Oid, parseOid } from '../oid.ts'
 import { downloadObject } from './download.ts'
 import { type GitEnvironment, storageOfObjectPath } from './git-environment.ts'
 import type { ObjectAccess } from './object-access.ts'
+import { ObjectCache } from './object-cache.ts'
 import { type Action, REPLACE, type TransferMessage } from './protocol.ts'
 import { ResumeStore } from './resume-store.ts'
 import { S3Access, type S3AccessOptions } from './s3-access.ts'
@@ -27,6 +28,10 @@ export interface TransferSettings {
   retries: number
   /** `lfs.transfer.maxretrydelay`, seconds. */
   maxDelay: number
+  /** Folder of the shared cache; undefined: none. */
+  cacheDir: string | undefined
+  /** Bytes; 0: no bound. */
+  cacheSize: number
 }
 
 export interface TransfersOptions {
@@ -34,6 +39,13 @@ export interface TransfersOptions {
   /** Reads the settings out of git's configuration; the command line hands it in. */
   settings: (config: ReadonlyMap<string, string>) => TransferSettings
   log: Logger
+}
+
+/** What has happened so far, for a summary. */
+export interface TransferStats {
+  /** Objects that came out of the shared cache, and their bytes. */
+  cacheHits: number
+  cacheBytes: number
 }
 
 /** Objects under way at any moment: 64 small or 8 large ones, or a mixture. */
@@ -44,6 +56,7 @@ export interface Transfers {
   transfer: Transfer
   /** Whether an object of so many bytes goes in parts. */
   isLarge: (size: number) => boolean
+  stats: TransferStats
   close: () => Promise<void>
 }
 
@@ -59,7 +72,16 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
   const credentials = new CredentialsClient({ send: http.send, retrier, log })
   const slots = new Slots(SLOTS)
   let local: Promise<[storage: string, mode: number | undefined]> | undefined
+  const localPlace = () => {
+    local ??= Promise.all([git.lfsStorage(), git.sharedMode()])
+    return local
+  }
   const isLarge = (size: number): boolean => size > settings.partSize
+  const cache =
+    settings.cacheDir === undefined
+      ? undefined
+      : new ObjectCache({ folder: settings.cacheDir, bound: settings.cacheSize, log })
+  const stats: TransferStats = { cacheHits: 0, cacheBytes: 0 }
   const accesses = new Map<string, ObjectAccess>()
   const stores = new Map<string, ResumeStore>()
   const governors = new StreamGovernors(settings.parallelParts)
@@ -131,8 +153,7 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     access: ObjectAccess,
     ...rest: Rest
   ): Promise<string> => {
-    local ??= Promise.all([git.lfsStorage(), git.sharedMode()])
-    const [storage, mode] = await local
+    const [storage, mode] = await localPlace()
     return downloadObject(
       oid,
       message.size,
@@ -150,6 +171,18 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     )
   }
 
+  /** The object out of the cache, before anything is asked of the network. */
+  const cached = async (oid: Oid, size: number, ...[progress, signal]: Rest): Promise<string | undefined> => {
+    if (cache === undefined) return undefined
+    const [storage, mode] = await localPlace()
+    const path = await resumeStore(storage).cachedPath(oid)
+    if (!(await cache.take(oid, size, path, signal, mode))) return undefined
+    stats.cacheHits++
+    stats.cacheBytes += size
+    progress.add(size)
+    return path
+  }
+
   const move: Transfer = async (given, progress, signal, _transferOptions = {}) => {
     const oid = parseOid(given.oid)
     if (!isObjectSize(given.size))
@@ -158,12 +191,21 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
       given.action === null
         ? given
         : { ...given, action: { ...given.action, href: hrefWithoutPlan(given.action.href) } }
+    if (message.event === 'download') {
+      const path = await cached(oid, message.size, progress, signal)
+      if (path !== undefined) return { path }
+    }
     const access = await accessFor(message, signal)
     if (message.event === 'upload') {
       await upload(oid, message, access, progress, signal)
+      // Only what git-lfs keeps as an object: sharing a file takes the permission to write from it.
+      if (message.path !== undefined && storageOfObjectPath(message.path, oid) !== undefined)
+        await cache?.put(oid, message.size, message.path, { copyUpTo: COPIED_AFTER_UPLOAD, signal })
       return {}
     }
-    return { path: await download(oid, message, access, progress, signal) }
+    const path = await download(oid, message, access, progress, signal)
+    await cache?.put(oid, message.size, path, { signal })
+    return { path }
   }
   // Two at once would write into one file: the second waits, and finds what the first has left.
   const underWay = new Map<string, Promise<unknown>>()
@@ -180,13 +222,23 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     underWay.set(key, settled)
     return moving
   }
-  return { transfer, isLarge, close: () => http.close() }
+  const close = async (): Promise<void> => {
+    await cache?.close()
+    await http.close()
+  }
+  return { transfer, isLarge, stats, close }
 }
 
 /** Where a download comes from, for its map: what differs from batch to batch is left out. */
 function sourceOf(href: string, host: string): string {
   return `${href.replace(/[?#].*$/, '')}#${host}`
 }
+
+/**
+ * What was uploaded and can only be copied into the cache, on another disk, is left out when it is larger, bytes: a push
+ * need not wait for the sake of the next pull, which fills the cache as well.
+ */
+const COPIED_AFTER_UPLOAD = 16 * 2 ** 20
 
 /** Asks the transfers route, which lies beside the credentials route, about an upload that the store no longer knows. */
 function presenceAt(send: HttpSend, current: () => Action): S3AccessOptions['isPresent'] {

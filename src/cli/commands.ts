@@ -43,6 +43,7 @@ export function commandTree(io: Io, done: Done): Command {
   addTransfers(root, io, done)
   addToken(root, io, done)
   addConfig(root, io, done)
+  addCache(root, io, done)
   addCompletion(root, io, done)
   return root
 }
@@ -339,6 +340,73 @@ function addConfig(root: Command, io: Io, done: Done): void {
   examples(command, [
     ['timone config --config /etc/timone.toml', 'check a file before a restart'],
     ['timone config --json | jq -r \'."server.url".value\'', 'for scripts'],
+  ])
+}
+
+function addCache(root: Command, io: Io, done: Done): void {
+  const cache = root
+    .command('cache')
+    .summary('look after the shared cache of objects')
+    .description(
+      'Looks after the cache of objects that git config timone.cacheDir names, which repositories, processes and machines ' +
+        'share. It fills itself and keeps to timone.cacheSize by itself.',
+    )
+  const common = (command: Command): Command =>
+    command
+      .option('--dir <folder>', 'the cache in this folder (default: what git config timone.cacheDir names)')
+      .option('--json', 'print as JSON')
+
+  const stat = common(
+    cache
+      .command('stat')
+      .summary('print how much lies in it')
+      .description('Prints the number of objects, their bytes, the bound, and when they were used last.'),
+  ).action(async (options) => {
+    const { cacheStat } = await import('./cache.ts')
+    done(await cacheStat(options, io))
+  })
+  examples(stat, [
+    ['timone cache stat', ''],
+    ['timone cache stat --dir /mnt/nfs/timone --json', 'of another cache, for scripts'],
+  ])
+
+  const prune = common(
+    cache
+      .command('prune')
+      .summary('remove what was used least recently')
+      .description(
+        'Removes the objects that were used least recently until the cache keeps to timone.cacheSize, or to what is said ' +
+          'here. Whoever is using one meanwhile keeps it.',
+      ),
+  )
+    .option('--size <bytes>', 'leave no more than this: 500m, 10g, 2t')
+    .option('--older-than <time>', 'remove what was not used for so long: 90m, 12h, 7d')
+    .option('--all', 'remove everything')
+    .action(async (options) => {
+      const { cachePrune } = await import('./cache.ts')
+      done(await cachePrune(options, io))
+    })
+  examples(prune, [
+    ['timone cache prune --older-than 7d', 'what nobody has used for a week'],
+    ['timone cache prune --size 2g', 'down to 2 GiB'],
+  ])
+
+  const verify = common(
+    cache
+      .command('verify')
+      .summary('check every object, remove what is damaged')
+      .description(
+        'Reads every object, compares its SHA-256 with its name, and removes what is damaged. Exit code 1 when something ' +
+          'was. Objects are checked whenever they are used, so nothing depends on this; it frees room and tells of bad disks.',
+      ),
+  ).action(async (options) => {
+    const { cacheVerify } = await import('./cache.ts')
+    done(await cacheVerify(options, io))
+  })
+  examples(verify, [['timone cache verify', 'once in a while, as a cron job']])
+  examples(cache, [
+    ['git config --global timone.cacheDir ~/.cache/timone', 'from now on there is one'],
+    ['timone cache stat', 'how much is in it?'],
   ])
 }
 

@@ -1,3 +1,5 @@
+import { homedir } from 'node:os'
+import { isAbsolute, join } from 'node:path'
 import { TimoneError } from '../errors.ts'
 
 /** What a user's git configuration tells the agent. */
@@ -6,6 +8,10 @@ export interface AgentSettings {
   readonly partSize: number
   /** Parts of one object that move at the same time. */
   readonly parallelParts: number
+  /** Folder of the shared cache, absolute; undefined: none. */
+  readonly cacheDir: string | undefined
+  /** Bytes that the shared cache may hold; 0: no bound. */
+  readonly cacheSize: number
 }
 
 /** One setting of the agent. */
@@ -14,15 +20,19 @@ export interface AgentSetting {
   readonly key: string
   /** As it would be written in the git configuration. */
   readonly default: string
+  readonly sentence: string
+}
+
+/** A setting that is a whole number. */
+export interface AgentNumber extends AgentSetting {
   readonly least: number
   readonly most: number
-  readonly sentence: string
 }
 
 const MIB = 2 ** 20
 
 /** Every setting of the agent. */
-export const AGENT_SETTINGS: Readonly<Record<keyof AgentSettings, AgentSetting>> = {
+export const AGENT_SETTINGS = {
   partSize: {
     key: 'timone.partSize',
     default: '16m',
@@ -37,7 +47,21 @@ export const AGENT_SETTINGS: Readonly<Record<keyof AgentSettings, AgentSetting>>
     most: 64,
     sentence: 'Parts of one file that move at the same time, 1 to 64.',
   },
-}
+  cacheDir: {
+    key: 'timone.cacheDir',
+    default: '',
+    sentence:
+      'Folder of a cache of objects that repositories, processes and machines share; ~/ is your home. Empty: none.',
+  },
+  cacheSize: {
+    key: 'timone.cacheSize',
+    default: '10g',
+    least: 0,
+    most: 2 ** 53 - 1,
+    sentence:
+      'Bytes that the cache may hold, as 500m, 10g or 2t; what was used least recently goes. 0: no bound.',
+  },
+} as const satisfies Readonly<Record<keyof AgentSettings, AgentSetting | AgentNumber>>
 
 /**
  * Reads the agent's settings.
@@ -48,13 +72,20 @@ export function parseAgentSettings(config: ReadonlyMap<string, string>): AgentSe
   return Object.freeze({
     partSize: read(config, AGENT_SETTINGS.partSize),
     parallelParts: read(config, AGENT_SETTINGS.parallelParts),
+    cacheDir: readFolder(config, AGENT_SETTINGS.cacheDir),
+    cacheSize: read(config, AGENT_SETTINGS.cacheSize),
   })
 }
 
-function read(config: ReadonlyMap<string, string>, setting: AgentSetting): number {
+function read(config: ReadonlyMap<string, string>, setting: AgentNumber): number {
   const text = config.get(setting.key.toLowerCase()) ?? setting.default
   const value = parseGitInteger(text)
   if (value === undefined || value < setting.least || value > setting.most) {
+    if (setting.most === Number.MAX_SAFE_INTEGER)
+      throw new TimoneError(
+        'config',
+        `git config ${setting.key} is '${text}': it must be bytes, as 500m, 10g or 2t`,
+      )
     throw new TimoneError(
       'config',
       `git config ${setting.key} is '${text}': it must be ${printGitInteger(setting.least)} to ${printGitInteger(setting.most)}`,
@@ -63,11 +94,25 @@ function read(config: ReadonlyMap<string, string>, setting: AgentSetting): numbe
   return value
 }
 
-/** An integer as git-config(1) has it: k, m and g, in either case, stand for 1024 and its powers. */
-function parseGitInteger(text: string): number | undefined {
-  const [, digits, unit = ''] = /^(\d{1,15})([kmg]?)$/i.exec(text.trim()) ?? []
+/** An absolute path, `~/` standing for the user's home; undefined where none is set. */
+function readFolder(config: ReadonlyMap<string, string>, { key }: AgentSetting): string | undefined {
+  const text = config.get(key.toLowerCase()) ?? ''
+  if (text === '') return undefined
+  const path = text.startsWith('~/') ? join(homedir(), text.slice(2)) : text
+  // Relative to what? git-lfs runs us in more than one folder.
+  if (!isAbsolute(path))
+    throw new TimoneError(
+      'config',
+      `git config ${key} is '${text}': it must be an absolute path, or begin with ~/`,
+    )
+  return path
+}
+
+/** An integer as git-config(1) has it: k, m and g, in either case, stand for 1024 and its powers; here t as well. */
+export function parseGitInteger(text: string): number | undefined {
+  const [, digits, unit = ''] = /^(\d{1,15})([kmgt]?)$/i.exec(text.trim()) ?? []
   if (digits === undefined) return undefined
-  return Number(digits) * 1024 ** ['', 'k', 'm', 'g'].indexOf(unit.toLowerCase())
+  return Number(digits) * 1024 ** ['', 'k', 'm', 'g', 't'].indexOf(unit.toLowerCase())
 }
 
 function printGitInteger(value: number): string {

@@ -51,5 +51,5 @@ function markdownTable(head: readonly string[], rows: readonly (readonly string[
 }
 
 function code(text: string): string {
-  return `\`${text}\``
+  return text === '' ? '' : `\`${text}\``
 }
