@@ -87,6 +87,8 @@ export class ObjectCache {
   /** Bytes that the tally does not know of yet. */
   #added = 0
   #pruning: Promise<void> | undefined
+  /** The bound was passed while it was being seen to. */
+  #again = false
   #filling = true
   #warned = false
 
@@ -407,7 +409,11 @@ export class ObjectCache {
     this.#added = 0
     const total = await this.#usage.add(added)
     if (total !== undefined && total <= this.#bound) return
-    this.#pruning ??= this.#prune()
+    if (this.#pruning !== undefined) {
+      this.#again = true
+      return
+    }
+    this.#pruning = this.#prune()
       .catch((error: unknown) => this.#giveUp(error))
       .finally(() => {
         this.#pruning = undefined
@@ -415,6 +421,14 @@ export class ObjectCache {
   }
 
   async #prune(): Promise<void> {
+    do {
+      this.#again = false
+      await this.#pruneOnce()
+      // What was put there meanwhile may be much.
+    } while (this.#again && !this.#closing.signal.aborted)
+  }
+
+  async #pruneOnce(): Promise<void> {
     await withPruneLock(this.#folder, async () => {
       const { signal } = this.#closing
       const mark = await this.#usage.mark()

@@ -1,3 +1,5 @@
+import { homedir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { parseAgentSettings } from '../../src/config/agent-settings.ts'
 import { isTimoneError } from '../../src/errors.ts'
@@ -5,7 +7,12 @@ import { isTimoneError } from '../../src/errors.ts'
 describe('parseAgentSettings', () => {
   test('defaults', () => {
     const settings = parseAgentSettings(new Map([['user.name', 'Bob']]))
-    expect(settings).toEqual({ partSize: 16 * 2 ** 20, parallelParts: 16 })
+    expect(settings).toEqual({
+      partSize: 16 * 2 ** 20,
+      parallelParts: 16,
+      cacheDir: undefined,
+      cacheSize: 10 * 2 ** 30,
+    })
     expect(Object.isFrozen(settings)).toBe(true)
   })
 
@@ -41,5 +48,27 @@ describe('parseAgentSettings', () => {
         'timone.parallelParts',
       )
     }
+  })
+
+  test('timone.cacheDir is an absolute path, or below the home folder', () => {
+    const read = (text: string) => parseAgentSettings(new Map([['timone.cachedir', text]])).cacheDir
+    expect(read('/var/cache/timone')).toBe('/var/cache/timone')
+    expect(read('~/.cache/timone')).toBe(join(homedir(), '.cache/timone'))
+    expect(read('')).toBeUndefined()
+    for (const text of ['cache', './cache', '../cache', '~', '~bob/cache'])
+      expect(() => read(text)).toThrow('timone.cacheDir')
+  })
+
+  test.each([
+    ['0', 0],
+    ['500m', 500 * 2 ** 20],
+    ['2T', 2 * 2 ** 40],
+    ['1000', 1000],
+  ])('timone.cacheSize %s is %d bytes', (text, bytes) => {
+    expect(parseAgentSettings(new Map([['timone.cachesize', text]])).cacheSize).toBe(bytes)
+  })
+
+  test.each(['', '-1', '10gb', 'unlimited', '999999999999999t'])('refuses timone.cacheSize %j', (text) => {
+    expect(() => parseAgentSettings(new Map([['timone.cachesize', text]]))).toThrow('timone.cacheSize')
   })
 })

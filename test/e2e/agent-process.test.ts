@@ -1,9 +1,8 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, writeFileSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { AgentProcess, type Answer, type BatchObject } from '../helpers/agent.ts'
@@ -12,6 +11,7 @@ import type { Fault, SeenRequest } from '../helpers/fault-proxy.ts'
 import { gitLfsVersions } from '../helpers/git-lfs.ts'
 import { agentsOf, processesOf } from '../helpers/processes.ts'
 import { testS3 } from '../helpers/s3.ts'
+import { withTmpfs } from '../helpers/tmpfs.ts'
 import {
   type Backend,
   backendSettings,
@@ -409,32 +409,6 @@ describe('what an agent survives', () => {
     expect(await agent.terminate()).toBe(0)
   })
 })
-
-/** Runs `work` with an empty file system of that size, in memory. Fails, and does not skip, where that cannot be had. */
-async function withTmpfs(
-  size: string,
-  work: (folder: string, remount: (mode: 'ro' | 'rw') => void) => Promise<void>,
-): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), 'timone small disk '))
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=0755`, 'timone-test', folder], {
-      stdio: 'pipe',
-    })
-  } catch (error) {
-    await rm(folder, { recursive: true })
-    throw new Error('this test mounts a small tmpfs: run it as root, with CAP_SYS_ADMIN in a container', {
-      cause: error,
-    })
-  }
-  try {
-    await work(folder, (mode) => {
-      execFileSync('mount', ['-o', `remount,${mode}`, folder], { stdio: 'pipe' })
-    })
-  } finally {
-    execFileSync('umount', ['-l', folder])
-    await rm(folder, { recursive: true })
-  }
-}
 
 describe('disks', () => {
   let here: AgentWorld
