@@ -166,7 +166,6 @@ describe('timone cache verify', () => {
       chmodSync(entryPath(folder, oid), 0o644)
       writeFileSync(entryPath(folder, oid), 'x', { flag: 'r+' })
     }
-    const { rmSync } = await import('node:fs')
     rmSync(entryPath(folder, linked))
     symlinkSync('/etc/passwd', entryPath(folder, linked))
     const { code, stdout } = await sandbox.timone(['cache', 'verify', '--dir', folder, '--json'])
