@@ -62,7 +62,7 @@ const ROUNDS = 3
  * and logged. No failure of the cache ever fails a transfer.
  *
  * An object is handed over, and taken in, by the first of these that works:
- * 1. A clone that shares blocks (reflink). The clone itself is hashed.
+ * 1. A clone of our own file that shares blocks (reflink). The clone itself is hashed.
  * 2. A hard link. The two names then are one file, so it is made only where nobody can change that file unnoticed: on
  *    POSIX, when it belongs to us and nobody else could have opened it for writing, with all write permission taken
  *    away for as long as it lives. Neither git-lfs nor timone writes into an object in place; git-lfs links objects
@@ -206,13 +206,13 @@ export class ObjectCache {
     mode: number | undefined,
   ): Promise<string | undefined> {
     const entry = entryPath(this.#folder, oid)
-    if (await this.#clone(fd, entry, target, dirname(target))) {
+    // A clone gets the owner of what it was made from, where we may give it one.
+    if (isOurs(fstatSync(fd)) && (await this.#clone(fd, entry, target, dirname(target)))) {
       if (mode !== undefined) await promisify(chmod)(target, mode)
       const clone = await this.#calls.open(target, READ_FLAGS)
       try {
-        const digest = await this.#threads.hash({ from: clone, size, signal })
-        await fdatasync(clone)
-        return digest
+        // Not flushed: to make a clone the file system writes the blocks that it shares, and keeps its log in order.
+        return await this.#threads.hash({ from: clone, size, signal })
       } finally {
         closeSync(clone)
       }
@@ -309,7 +309,7 @@ export class ObjectCache {
     entry: string,
   ): Promise<true | undefined> {
     const key = `in ${file.dev}`
-    if (this.#noClones.has(key)) return undefined
+    if (!isOurs(file) || this.#noClones.has(key)) return undefined
     return this.#throughTemporary(oid, entry, async (temporary) => {
       if (!(await this.#clone(fd, source, temporary, key))) return undefined
       await promisify(chmod)(temporary, 0o444 & ~process.umask())
