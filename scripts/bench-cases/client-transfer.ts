@@ -6,8 +6,8 @@ import { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 
 /**
- * Moves one file once and prints what it took: `timone` with the agent's own upload and download, `sdk` with the AWS
- * SDK in the same parts, signed the same way, hashed the same way.
+ * Moves one file once and prints what it took: `timone` with the agent's own upload and download on their defaults,
+ * `sdk` with the AWS SDK in the parts that suit it, signed the same way, hashed the same way.
  */
 const [way, direction, path] = process.argv.slice(2) as [string, string, string]
 const setting = (name: string): string => process.env[`TIMONE_TEST_S3_${name}`] as string
@@ -27,6 +27,8 @@ async function viaTimone(oid: string): Promise<void> {
   const { Retrier } = await import('../../src/access/retry.ts')
   const { S3Access } = await import('../../src/agent/s3-access.ts')
   const { Progress } = await import('../../src/agent/progress.ts')
+  const { PartBuffers } = await import('../../src/agent/part-buffers.ts')
+  const { PartLanes } = await import('../../src/agent/part-lanes.ts')
   const { ResumeStore } = await import('../../src/agent/resume-store.ts')
   const { downloadObject } = await import('../../src/agent/download.ts')
   const { uploadObject } = await import('../../src/agent/upload.ts')
@@ -67,8 +69,9 @@ async function viaTimone(oid: string): Promise<void> {
       access,
       resume,
       target: 'bench',
-      partSize: PART,
-      parallelParts: PARALLEL,
+      partSize: 8 * 2 ** 20,
+      buffers: new PartBuffers(),
+      lanes: new PartLanes(16),
       replace: true,
       log,
     }

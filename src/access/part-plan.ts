@@ -1,7 +1,7 @@
 import { TimoneError } from '../errors.ts'
 
-/** 16 MiB: large enough for full speed on a fast line, small enough to resend after a reset. */
-export const DEFAULT_PART_SIZE: number = 16 * 2 ** 20
+/** 8 MiB: large enough for full speed on a fast line, small enough to resend after a reset and to hold sixteen of. */
+export const DEFAULT_PART_SIZE: number = 8 * 2 ** 20
 /** S3: every part but the last has at least 5 MiB. */
 export const MIN_PART_SIZE: number = 5 * 2 ** 20
 /** S3: at most 5 GiB a part. */

@@ -9,41 +9,17 @@ import type { Progress } from './progress.ts'
 
 /** Bytes read at a time where a part does not fit into a buffer. */
 const READ_SIZE = 256 * 1024
-/** The largest part that is held in memory, bytes: the default part size. */
-export const MAX_BUFFERED: number = 16 * 2 ** 20
-
-/** Part-sized buffers that are used again and again: a gigabyte in parts must not leave a gigabyte of garbage. */
-export class PartBuffers {
-  readonly #size: number
-  readonly #free: Buffer[] = []
-
-  /** `size`: bytes of the largest part. */
-  constructor(size: number) {
-    this.#size = size
-  }
-
-  take(): Buffer {
-    return this.#free.pop() ?? Buffer.allocUnsafeSlow(this.#size)
-  }
-
-  give(buffer: Buffer): void {
-    this.#free.push(buffer)
-  }
-}
-
 const tooShort = (): TimoneError =>
   new TimoneError('size_mismatch', 'the file became shorter while being sent')
 
-/** Reads a part into `buffer`, whole. @throws `size_mismatch` when the file ends before it. */
-export async function fillBuffer(file: FileHandle, part: PlannedPart, buffer: Buffer): Promise<Buffer> {
-  const bytes = buffer.subarray(0, part.size)
+/** Reads a part into `buffer`, which has its size. @throws `size_mismatch` when the file ends before it. */
+export async function fillBuffer(file: FileHandle, part: PlannedPart, buffer: Buffer): Promise<void> {
   let done = 0
   while (done < part.size) {
-    const { bytesRead } = await file.read(bytes, done, part.size - done, part.offset + done)
+    const { bytesRead } = await file.read(buffer, done, part.size - done, part.offset + done)
     if (bytesRead === 0) throw tooShort()
     done += bytesRead
   }
-  return bytes
 }
 
 /** Reads a part that is too large for a buffer once, only to hash it; the pages are warm when it is sent. */

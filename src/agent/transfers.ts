@@ -11,6 +11,8 @@ import { type GitEnvironment, storageOfObjectPath } from './git-environment.ts'
 import type { ObjectAccess } from './object-access.ts'
 import { ObjectCache } from './object-cache.ts'
 import { type Action, REPLACE, type TransferMessage } from './protocol.ts'
+import { PartBuffers } from './part-buffers.ts'
+import { PartLanes } from './part-lanes.ts'
 import { ResumeStore } from './resume-store.ts'
 import { S3Access, type S3AccessOptions } from './s3-access.ts'
 import type { Transfer } from './session.ts'
@@ -82,6 +84,8 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
       ? undefined
       : new ObjectCache({ folder: settings.cacheDir, bound: settings.cacheSize, log })
   const stats: TransferStats = { cacheHits: 0, cacheBytes: 0 }
+  const buffers = new PartBuffers()
+  const lanes = new PartLanes(settings.parallelParts)
   const accesses = new Map<string, ObjectAccess>()
   const stores = new Map<string, ResumeStore>()
   const governors = new StreamGovernors(settings.parallelParts)
@@ -139,7 +143,8 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
         resume: storage === undefined ? undefined : resumeStore(storage),
         target: `${message.action?.href ?? ''}#${access.host}`,
         partSize: settings.partSize,
-        parallelParts: settings.parallelParts,
+        buffers,
+        lanes,
         replace: message.action?.header[REPLACE] === '1',
         log,
       },

@@ -1,12 +1,14 @@
 import { createHash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
 import { throwIfAborted } from '../access/http-client.ts'
-import { planParts } from '../access/part-plan.ts'
+import { MIN_PART_SIZE, type PlannedPart, planParts } from '../access/part-plan.ts'
 import { isTimoneError, systemCode, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Oid } from '../oid.ts'
 import type { ObjectAccess, Upload } from './object-access.ts'
-import { bufferedBody, fillBuffer, hashPart, MAX_BUFFERED, PartBuffers, streamedBody } from './part-body.ts'
+import { bufferedBody, fillBuffer, hashPart, streamedBody } from './part-body.ts'
+import type { PartBuffers } from './part-buffers.ts'
+import type { PartLanes } from './part-lanes.ts'
 import type { Progress } from './progress.ts'
 import type { ResumeStore } from './resume-store.ts'
 
@@ -17,7 +19,14 @@ export interface UploadContext {
   /** Names where the object goes, for the resume state: no secret, no credential. */
   target: string
   partSize: number
-  parallelParts: number
+  /** Shared by all uploads of the process, as are the lanes. */
+  buffers: PartBuffers
+  lanes: PartLanes
+  /**
+   * True when a cancelled upload is to leave no trace, neither parts in the store nor state: nobody asked for it in
+   * the end. Otherwise what was sent stays for the next run to go on with.
+   */
+  leaveNothing?: () => boolean
   /** The server has a damaged object under this oid and wants it replaced. */
   replace: boolean
   log: Logger
@@ -48,10 +57,12 @@ export async function uploadObject(
     if (found !== size) {
       throw new TimoneError('size_mismatch', `${path} has ${found} bytes, not ${size}: run git lfs fsck`)
     }
+    // What fits into the smallest part is never sent in parts.
+    const resume = size > MIN_PART_SIZE ? context.resume : undefined
     const attempt = async (): Promise<void> => {
-      const upload = await openUpload(oid, size, mtimeMs, context, signal)
-      await send(file, oid, size, upload, context, progress, signal)
-      await context.resume?.dropUpload(oid)
+      const upload = await openUpload(oid, size, mtimeMs, { ...context, resume }, signal)
+      await send(file, oid, size, upload, { ...context, resume }, progress, signal)
+      await resume?.dropUpload(oid)
     }
     await attempt().catch(async (error: unknown) => {
       if (!isTimoneError(error, 'no_such_upload')) throw error
@@ -117,68 +128,127 @@ async function send(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<void> {
-  const parts = planParts(size, upload.partSize || size || 1)
-  const missing = new Set(upload.missing.map(({ number }) => number))
-  // Where the single request is bound to the oid, or the server hashes the whole, reading twice would be for nothing.
-  const whole = upload.id === undefined ? undefined : createHash('sha256')
-  const largest = Math.min(size, upload.partSize)
-  const buffers = largest > MAX_BUFFERED ? undefined : new PartBuffers(largest)
-  const failed = new AbortController()
-  const either = AbortSignal.any([signal, failed.signal])
-  const inFlight = new Set<Promise<void>>()
-  let failure: unknown
   try {
-    for (const part of parts) {
-      throwIfAborted(signal)
-      if (failure !== undefined) throw failure
-      if (!missing.has(part.number)) {
-        if (whole !== undefined) await hashPart(file, part, [whole], either)
-        progress.add(part.size)
-        continue
-      }
-      const digest = upload.digest === 'none' ? undefined : createHash(upload.digest)
-      const hashes = [whole, digest].filter((hash) => hash !== undefined)
-      const buffer = buffers?.take()
-      let bytes: Buffer | undefined
-      if (buffer !== undefined) {
-        bytes = await fillBuffer(file, part, buffer)
-        for (const hash of hashes) hash.update(bytes)
-      } else if (hashes.length > 0) {
-        await hashPart(file, part, hashes, either)
-      }
-      const hex = digest?.digest('hex')
-      const body =
-        bytes === undefined ? streamedBody(file, part, progress, hex) : bufferedBody(bytes, progress, hex)
-      const sending = upload
-        .putPart(part, body, either)
-        .catch((error: unknown) => {
-          failure ??= error
-          failed.abort(error)
-        })
-        .finally(() => {
-          inFlight.delete(sending)
-          if (buffer !== undefined) buffers?.give(buffer)
-        })
-      inFlight.add(sending)
-      if (inFlight.size >= context.parallelParts) await Promise.race(inFlight)
-    }
-    await Promise.all(inFlight)
-    if (failure !== undefined) throw failure
-    const found = whole?.digest('hex') ?? oid
-    if (found !== oid)
+    const found = await sendParts(file, size, upload, context, progress, signal)
+    if (found !== undefined && found !== oid)
       throw new TimoneError(
         'hash_mismatch',
         `the file’s SHA-256 is ${found}: it is damaged or changed while being sent; run git lfs fsck`,
       )
     await upload.complete(signal)
   } catch (error) {
-    failed.abort(error)
-    await Promise.allSettled(inFlight)
-    if (!worthContinuing(error)) {
+    const unwanted = signal.aborted && context.leaveNothing?.() === true
+    if (unwanted || !worthContinuing(error)) {
       await upload.abort()
       await context.resume?.dropUpload(oid)
     }
     throw error
+  }
+}
+
+/**
+ * Sends what the store lacks, each part in a lane of its own. Gives the SHA-256 of the whole; undefined where nobody
+ * need look: the single request is bound to the oid, or the server hashes the whole.
+ */
+async function sendParts(
+  file: FileHandle,
+  size: number,
+  upload: Upload,
+  { buffers, lanes }: UploadContext,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  const parts = planParts(size, upload.partSize || size || 1)
+  const [only] = parts
+  if (only !== undefined && parts.length === 1 && upload.id === undefined) {
+    if (upload.missing.length > 0) await sendWhole(file, only, upload, buffers, progress, signal)
+    return undefined
+  }
+  const missing = new Set(upload.missing.map(({ number }) => number))
+  const whole = upload.digest === 'none' ? undefined : createHash('sha256')
+  const failed = new AbortController()
+  const either = AbortSignal.any([signal, failed.signal])
+  const inFlight = new Set<Promise<void>>()
+  let failure: unknown
+  try {
+    for (const part of parts) {
+      if (!missing.has(part.number)) {
+        if (whole !== undefined) await hashPart(file, part, [whole], either)
+        progress.add(part.size)
+        continue
+      }
+      await lanes.enter(either)
+      let sent = 0
+      let buffer: Buffer | undefined
+      const leave = (): void => {
+        lanes.leave(sent)
+        if (buffer !== undefined) buffers.give(buffer)
+      }
+      try {
+        const digest = upload.digest === 'none' ? undefined : createHash(upload.digest)
+        const hashes = [whole, digest].filter((hash) => hash !== undefined)
+        if (part.size <= buffers.largest) {
+          buffer = await buffers.take(part.size, either)
+          await fillBuffer(file, part, buffer)
+          for (const hash of hashes) hash.update(buffer)
+        } else if (hashes.length > 0) {
+          await hashPart(file, part, hashes, either)
+        }
+        const hex = digest?.digest('hex')
+        const body =
+          buffer === undefined ? streamedBody(file, part, progress, hex) : bufferedBody(buffer, progress, hex)
+        throwIfAborted(either)
+        const sending = upload
+          .putPart(part, body, either)
+          .then(
+            () => {
+              sent = part.size
+            },
+            (error: unknown) => {
+              failure ??= error
+              failed.abort(error)
+            },
+          )
+          .finally(() => {
+            inFlight.delete(sending)
+            leave()
+          })
+        inFlight.add(sending)
+      } catch (error) {
+        leave()
+        throw error
+      }
+    }
+    await Promise.all(inFlight)
+    if (failure !== undefined) throw failure
+    return whole?.digest('hex')
+  } catch (error) {
+    const reason = failure ?? error
+    failed.abort(reason)
+    await Promise.allSettled(inFlight)
+    throw reason
+  }
+}
+
+/** An object in one request, which the oid is bound to: no hash, no lane. */
+async function sendWhole(
+  file: FileHandle,
+  part: PlannedPart,
+  upload: Upload,
+  buffers: PartBuffers,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<void> {
+  if (part.size > buffers.largest) {
+    await upload.putPart(part, streamedBody(file, part, progress, undefined), signal)
+    return
+  }
+  const buffer = await buffers.take(part.size, signal)
+  try {
+    await fillBuffer(file, part, buffer)
+    await upload.putPart(part, bufferedBody(buffer, progress, undefined), signal)
+  } finally {
+    buffers.give(buffer)
   }
 }
 

@@ -35,7 +35,7 @@ const MIB = 2 ** 20
 export const AGENT_SETTINGS = {
   partSize: {
     key: 'timone.partSize',
-    default: '16m',
+    default: '8m',
     least: 5 * MIB, // what S3 takes for any part but the last
     most: 5 * 1024 * MIB, // what S3 takes in one request
     sentence: 'Size of the parts that large files are moved in, 5m to 5g; smaller files go in one request.',
