@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
-import { createReadStream, createWriteStream } from 'node:fs'
-import { stat } from 'node:fs/promises'
+import { createWriteStream } from 'node:fs'
+import { open, stat } from 'node:fs/promises'
 import type { Readable } from 'node:stream'
 import { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -18,7 +18,14 @@ const { size } = await stat(path)
 
 async function oidOf(): Promise<string> {
   const hash = createHash('sha256')
-  for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20 })) hash.update(chunk as Buffer)
+  const buffer = Buffer.allocUnsafe(64 * 1024)
+  const file = await open(path)
+  for (;;) {
+    const { bytesRead } = await file.read(buffer)
+    if (bytesRead === 0) break
+    hash.update(buffer.subarray(0, bytesRead))
+  }
+  await file.close()
   return hash.digest('hex')
 }
 
@@ -102,7 +109,6 @@ async function viaSdk(oid: string): Promise<void> {
   })
   const target = { Bucket: setting('BUCKET'), Key: `${PREFIX}${oid}-sdk` }
   if (direction === 'upload') {
-    const { open } = await import('node:fs/promises')
     const file = await open(path)
     const whole = createHash('sha256')
     const { UploadId } = await client.send(new sdk.CreateMultipartUploadCommand(target))
@@ -153,5 +159,5 @@ await (way === 'timone' ? viaTimone(oid) : viaSdk(oid))
 const seconds = (performance.now() - started) / 1000
 const { user, system } = process.cpuUsage(before)
 process.stdout.write(
-  JSON.stringify({ seconds, cpu: (user + system) / 1e6, peak: process.resourceUsage().maxRSS / 1024 }),
+  JSON.stringify({ seconds, user: user / 1e6, system: system / 1e6, cpu: (user + system) / 1e6, peak: process.resourceUsage().maxRSS / 1024 }),
 )

@@ -2,40 +2,43 @@ import { throwIfAborted } from '../access/http-client.ts'
 
 /** Memory for the parts of all uploads together, bytes: 16 parts of the default size. */
 export const UPLOAD_BUDGET: number = 128 * 2 ** 20
-/** Buffers come in powers of two up to here, so that small objects of all sizes share them; above, in whole MiB. */
-const SMALLEST = 64 * 1024
-const EXACT_FROM = 4 * 2 ** 20
+/** A buffer takes up whole pages. */
+const PAGE = 4096
 
 interface Waiting {
   size: number
   grant: (buffer: Buffer) => void
 }
 
-/** A buffer and the memory under it, which can be given back to the system at once. */
-interface Held {
-  memory: ArrayBuffer
+/** Bytes `at` to `at + size` of the arena. */
+interface Region {
+  at: number
   size: number
 }
 
 /**
  * The buffers that parts are read into and sent from: one pool for the whole process, so that however many objects
- * move, they stay within one budget. Buffers are used again and again, since a gigabyte in parts must not leave a
- * gigabyte of garbage. Whoever asks first gets first: a large part is not kept waiting by small ones that come later.
+ * move, they stay within one budget. Whoever asks first gets first: a large part is not kept waiting for ever by
+ * small ones that come later.
  *
- * The memory begins on a page. What malloc gives for a large buffer begins 16 bytes behind one, and the kernel's copy
- * from the page cache to there takes four times as long on AMD's processors (0.47 s for each GiB instead of 0.12).
+ * All are cut from one piece of memory, always as near to its beginning as possible: a gigabyte in parts leaves no
+ * garbage, and what is never reached never becomes resident. Each begins on a page. What malloc gives for a large
+ * buffer begins 16 bytes behind one, and the kernel's copy from the page cache to there takes four times as long on
+ * AMD's processors (0.47 s for each GiB instead of 0.12).
  */
 export class PartBuffers {
   readonly #budget: number
-  /** Bytes of all buffers, given out or free. */
-  #allocated = 0
-  readonly #free = new Map<number, Held[]>()
-  readonly #given = new Map<Buffer, Held>()
+  /** Made when it is first needed: a process that only downloads never does. */
+  #arena: ArrayBuffer | undefined
+  /** What is free, in order, no two regions side by side. */
+  #free: Region[]
+  readonly #given = new Map<Buffer, Region>()
   readonly #waiting: Waiting[] = []
 
-  /** `budget`: bytes that all buffers have together, at most. */
+  /** `budget`: bytes that all buffers have together, at most; whole pages. */
   constructor(budget: number = UPLOAD_BUDGET) {
     this.#budget = budget
+    this.#free = [{ at: 0, size: budget }]
   }
 
   /** The largest part that is worth holding in memory: four of them fit. */
@@ -43,9 +46,9 @@ export class PartBuffers {
     return Math.floor(this.#budget / 4)
   }
 
-  /** Bytes of all buffers, in use or free. */
-  get allocated(): number {
-    return this.#allocated
+  /** Bytes given out now. */
+  get used(): number {
+    return this.#free.reduce((left, { size }) => left - size, this.#budget)
   }
 
   /**
@@ -55,7 +58,7 @@ export class PartBuffers {
   take(size: number, signal?: AbortSignal): Promise<Buffer> | Buffer {
     if (size > this.largest) throw new TypeError(`a part of ${size} bytes does not fit into the budget`)
     throwIfAborted(signal)
-    const ready = this.#waiting.length === 0 ? this.#make(size) : undefined
+    const ready = this.#waiting.length === 0 ? this.#cut(size) : undefined
     if (ready !== undefined) return ready
     return new Promise<Buffer>((resolve, reject) => {
       const onAbort = (): void => {
@@ -80,57 +83,51 @@ export class PartBuffers {
     })
   }
 
-  /** Takes a buffer back that {@link take} gave; once. */
+  /** Takes a buffer back that {@link take} gave. @throws {TypeError} when it was given back already */
   give(buffer: Buffer): void {
-    const held = this.#given.get(buffer)
-    if (held === undefined) throw new TypeError('this buffer was not given out')
+    const region = this.#given.get(buffer)
+    if (region === undefined) throw new TypeError('this buffer was not given out')
     this.#given.delete(buffer)
-    const free = this.#free.get(held.size) ?? []
-    free.push(held)
-    this.#free.set(held.size, free)
+    let index = this.#free.findIndex(({ at }) => at > region.at)
+    if (index === -1) index = this.#free.length
+    this.#free.splice(index, 0, region)
+    this.#join(index)
+    if (index > 0) this.#join(index - 1)
     this.#serve()
   }
 
   #serve(): void {
     for (;;) {
       const [first] = this.#waiting
-      const buffer = first === undefined ? undefined : this.#make(first.size)
+      const buffer = first === undefined ? undefined : this.#cut(first.size)
       if (first === undefined || buffer === undefined) return
       this.#waiting.shift()
       first.grant(buffer)
     }
   }
 
-  #make(size: number): Buffer | undefined {
-    const capacity = capacityFor(size)
-    const held = this.#free.get(capacity)?.pop() ?? this.#allocate(capacity)
-    if (held === undefined) return undefined
-    const buffer = Buffer.from(held.memory, 0, size)
-    this.#given.set(buffer, held)
+  #cut(size: number): Buffer | undefined {
+    const taken = Math.max(1, Math.ceil(size / PAGE)) * PAGE
+    const index = this.#free.findIndex((region) => region.size >= taken)
+    const region = this.#free[index]
+    if (region === undefined) return undefined
+    const { at } = region
+    region.at += taken
+    region.size -= taken
+    if (region.size === 0) this.#free.splice(index, 1)
+    // Resizable: V8 takes such memory from whole pages, and touches none of them.
+    this.#arena ??= new ArrayBuffer(this.#budget, { maxByteLength: this.#budget })
+    const buffer = Buffer.from(this.#arena, at, size)
+    this.#given.set(buffer, { at, size: taken })
     return buffer
   }
 
-  /** New memory, in place of free buffers of other sizes where the budget is used up. */
-  #allocate(capacity: number): Held | undefined {
-    for (const [size, free] of this.#free) {
-      while (this.#allocated + capacity > this.#budget) {
-        const dropped = free.pop()
-        if (dropped === undefined) break
-        this.#allocated -= size
-        // At once, not when the collector finds it.
-        dropped.memory.resize(0)
-      }
-    }
-    if (this.#allocated + capacity > this.#budget) return undefined
-    this.#allocated += capacity
-    // Resizable: V8 takes its memory from whole pages then.
-    return { memory: new ArrayBuffer(capacity, { maxByteLength: capacity }), size: capacity }
+  /** Makes one of the free region at `index` and the next one, where they touch. */
+  #join(index: number): void {
+    const region = this.#free[index]
+    const next = this.#free[index + 1]
+    if (region === undefined || next === undefined || region.at + region.size !== next.at) return
+    region.size += next.size
+    this.#free.splice(index + 1, 1)
   }
-}
-
-function capacityFor(size: number): number {
-  if (size > EXACT_FROM) return Math.ceil(size / 2 ** 20) * 2 ** 20
-  let capacity = SMALLEST
-  while (capacity < size) capacity *= 2
-  return capacity
 }
