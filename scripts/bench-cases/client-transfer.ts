@@ -159,5 +159,11 @@ await (way === 'timone' ? viaTimone(oid) : viaSdk(oid))
 const seconds = (performance.now() - started) / 1000
 const { user, system } = process.cpuUsage(before)
 process.stdout.write(
-  JSON.stringify({ seconds, user: user / 1e6, system: system / 1e6, cpu: (user + system) / 1e6, peak: process.resourceUsage().maxRSS / 1024 }),
+  JSON.stringify({
+    seconds,
+    user: user / 1e6,
+    system: system / 1e6,
+    cpu: (user + system) / 1e6,
+    peak: process.resourceUsage().maxRSS / 1024,
+  }),
 )

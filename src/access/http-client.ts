@@ -3,7 +3,9 @@ import https from 'node:https'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { isTimoneError, TimoneError } from '../errors.ts'
+import type { Bandwidth } from './bandwidth.ts'
 import { describeFailure, proxyRefused } from './connection-failure.ts'
+import { type Pace, paceBody, pacedChunks, paceOf } from './paced-body.ts'
 
 /** How to reach one origin: what git's configuration says about proxies and certificates. */
 export interface ConnectionSettings {
@@ -69,19 +71,22 @@ interface Route {
  * The agent's HTTP client on node:http, one keep-alive pool for each origin.
  *
  * Own code instead of a library because it is the hot path: body bytes go from the socket to their consumer untouched.
- * `settingsFor` is asked once for each origin. Never follows redirects: credentials go to the named host only.
+ * `settingsFor` is asked once for each origin. With a `bandwidth`, bodies keep to it in both directions. Never follows redirects: credentials go to the named host only.
  *
  * Errors: `dns`, `connection`, `tls`, `proxy`, `timeout`, `cancelled`; each names the host.
  */
 export class HttpClient {
   readonly #settingsFor: (origin: URL) => Promise<ConnectionSettings>
   readonly #timeouts: HttpTimeouts
+  readonly #bandwidth: Bandwidth | undefined
   readonly #routes = new Map<string, Promise<Route>>()
 
   constructor(
     settingsFor: (origin: URL) => Promise<ConnectionSettings>,
     timeouts: Partial<HttpTimeouts> = {},
+    bandwidth?: Bandwidth,
   ) {
+    this.#bandwidth = bandwidth
     this.#settingsFor = settingsFor
     this.#timeouts = { ...HTTP_TIMEOUTS, ...timeouts }
   }
@@ -95,6 +100,7 @@ export class HttpClient {
   #sendOn({ agent, proxy }: Route, request: HttpRequest): Promise<HttpResponse> {
     const { url, signal } = request
     const idle = request.idleTimeout ?? this.#timeouts.idle
+    const pace = this.#bandwidth === undefined ? undefined : paceOf(this.#bandwidth)
     const expecting = request.expectContinue === true && request.body !== undefined
     throwIfAborted(signal)
     return new Promise<HttpResponse>((resolve, reject) => {
@@ -124,24 +130,26 @@ export class HttpClient {
         const via = proxy === undefined ? '' : ` through the proxy ${proxy}`
         stop(new TimoneError('timeout', `${what} ${host}${via} for ${Math.ceil(ms / 1000)} s`, { host }))
       }
-      outgoing.on('timeout', () => silent(idle, 'no byte from'))
+      outgoing.on('timeout', () => {
+        // Silence of our own making: the time-out begins anew.
+        if (pace?.isWaiting) outgoing.socket?.setTimeout(idle)
+        else silent(idle, 'no byte from')
+      })
 
       // Each byte sets the idle time-out back, so headers that drip need a bound of their own.
       const limit = Math.max(this.#timeouts.headers, idle)
-      let headers: NodeJS.Timeout
       let written = 0
-      const awaitHeaders = (): void => {
-        headers = setTimeout(() => {
-          const now = outgoing.socket?.bytesWritten ?? 0
-          if (outgoing.writableFinished || now === written) return silent(limit, 'no answer from')
-          written = now
-          awaitHeaders()
-        }, limit)
-      }
-      awaitHeaders()
+      const headers = setTimeout(() => {
+        const now = outgoing.socket?.bytesWritten ?? 0
+        if (outgoing.writableFinished || (now === written && pace?.isWaiting !== true)) {
+          silent(limit, 'no answer from')
+          return
+        }
+        written = now
+        headers.refresh()
+      }, limit)
       outgoing.once('finish', () => {
-        clearTimeout(headers)
-        if (!settled) awaitHeaders()
+        if (!settled) headers.refresh()
       })
 
       outgoing.on('error', fail)
@@ -155,6 +163,7 @@ export class HttpClient {
         // From here on failures reach the reader of the body. An early answer (403 before the body is sent) ends here too.
         settled = true
         answer = body
+        if (pace !== undefined) paceBody(body, pace)
         body.once('close', () => {
           signal?.removeEventListener('abort', onAbort)
           // Refused before all was sent: the rest of the body has no reader.
@@ -172,10 +181,14 @@ export class HttpClient {
           return
         }
         if (Buffer.isBuffer(source)) {
-          sendBuffer(outgoing, source, request.onSent)
+          sendBuffer(outgoing, source, request.onSent, pace)
           return
         }
-        pipeline(source, outgoing).catch((error: unknown) => {
+        const sending =
+          pace === undefined
+            ? pipeline(source, outgoing)
+            : pipeline(source, (chunks: AsyncIterable<Buffer>) => pacedChunks(chunks, pace), outgoing)
+        sending.catch((error: unknown) => {
           source.destroy()
           fail(error)
         })
@@ -284,14 +297,26 @@ function sendBuffer(
   outgoing: http.ClientRequest,
   bytes: Buffer,
   onSent: ((bytes: number) => void) | undefined,
+  pace: Pace | undefined,
 ): void {
+  const size = pace?.slice ?? SLICE
+  if (pace === undefined && bytes.length <= size) {
+    // One system call for headers and body.
+    outgoing.end(bytes, () => onSent?.(bytes.length))
+    return
+  }
   let at = 0
   const next = (): void => {
     if (at >= bytes.length) {
       outgoing.end()
       return
     }
-    const slice = bytes.subarray(at, at + SLICE)
+    if (pace === undefined) send()
+    else pace.before(Math.min(size, bytes.length - at), send)
+  }
+  const send = (): void => {
+    if (outgoing.destroyed) return
+    const slice = bytes.subarray(at, at + size)
     at += slice.length
     outgoing.write(slice, (error) => {
       // The request's own error event says why.

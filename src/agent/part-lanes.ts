@@ -105,7 +105,10 @@ export class PartLanes {
     this.#count++
     if (this.#count < this.#width) return
     const elapsed = Math.max(1, this.#changed - this.#began)
-    if (this.#used / elapsed < this.#width * FULL) return this.#restart()
+    if (this.#used / elapsed < this.#width * FULL) {
+      this.#restart()
+      return
+    }
     const rate = this.#bytes / elapsed
     const before = this.#known
     this.#restart()

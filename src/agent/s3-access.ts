@@ -9,7 +9,7 @@ import type { Oid } from '../oid.ts'
 import { objectKey } from '../storage/object-key.ts'
 import type { StoredPart } from '../storage/object-store.ts'
 import { objectUrl } from '../storage/s3-location.ts'
-import { EMPTY_SHA256, signHeaders, UNSIGNED_PAYLOAD } from '../storage/sigv4.ts'
+import { EMPTY_SHA256, SigningKeyCache, signHeaders, UNSIGNED_PAYLOAD } from '../storage/sigv4.ts'
 import type { GetRequest, ObjectAccess, OpenUploadOptions, PartBody, Upload } from './object-access.ts'
 import { rangeHeaders } from './range-answer.ts'
 import { completionXml, discard, locationOf, s3Of } from './s3-request.ts'
@@ -57,6 +57,7 @@ const MAX_REDIRECTS = 2
 export class S3Access implements ObjectAccess {
   readonly host: string
   readonly #options: S3AccessOptions
+  readonly #keys = new SigningKeyCache()
   #region: string | undefined
   /** Correction of the clock that a store asked for, milliseconds; on top of the server's. */
   #clockOffset: number | undefined
@@ -366,6 +367,7 @@ export class S3Access implements ObjectAccess {
       },
       region: this.#region ?? credentials.region,
       date: new Date(Date.now() + (this.#clockOffset ?? held.clockOffset)),
+      cache: this.#keys,
     })
     const { body } = call
     return this.#options.send({

@@ -1,8 +1,10 @@
+import { Bandwidth } from '../access/bandwidth.ts'
 import { CredentialsClient, type HeldCredentials, parseHref, postJson } from '../access/client.ts'
 import type { TransferRequest } from '../access/credentials.ts'
 import { HttpClient, type HttpSend } from '../access/http-client.ts'
 import { hrefWithoutPlan } from '../access/plan.ts'
 import { Retrier } from '../access/retry.ts'
+import { Throttle } from '../access/throttle.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { isObjectSize, type Oid, parseOid } from '../oid.ts'
@@ -26,6 +28,8 @@ export interface TransferSettings {
   /** Bytes. */
   partSize: number
   parallelParts: number
+  /** Bytes a second of all bodies together; 0: no limit. */
+  maxBandwidth: number
   /** `lfs.transfer.maxretries`. */
   retries: number
   /** `lfs.transfer.maxretrydelay`, seconds. */
@@ -69,9 +73,10 @@ export interface Transfers {
 export async function openTransfers(options: TransfersOptions): Promise<Transfers> {
   const { git, log } = options
   const settings = options.settings(await git.config())
-  const http = new HttpClient((origin) => git.connectionSettings(origin))
+  const bandwidth = settings.maxBandwidth > 0 ? new Bandwidth(settings.maxBandwidth) : undefined
+  const http = new HttpClient((origin) => git.connectionSettings(origin), {}, bandwidth)
+  const send = new Throttle().around(http.send)
   const retrier = new Retrier({ retries: settings.retries, maxDelay: settings.maxDelay })
-  const credentials = new CredentialsClient({ send: http.send, retrier, log })
   const slots = new Slots(SLOTS)
   let local: Promise<[storage: string, mode: number | undefined]> | undefined
   const localPlace = () => {
@@ -84,6 +89,7 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
       ? undefined
       : new ObjectCache({ folder: settings.cacheDir, bound: settings.cacheSize, log })
   const stats: TransferStats = { cacheHits: 0, cacheBytes: 0 }
+  const credentials = new CredentialsClient({ send, retrier, log })
   const buffers = new PartBuffers()
   const lanes = new PartLanes(settings.parallelParts)
   const accesses = new Map<string, ObjectAccess>()
@@ -116,10 +122,10 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     const key = JSON.stringify([action.href, event, answer.driver, place])
     const known = accesses.get(key)
     if (known !== undefined) return known
-    const shared = { send: http.send, retrier, credentials: source, log }
+    const shared = { send, retrier, credentials: source, log }
     const access =
       answer.driver === 's3'
-        ? new S3Access({ ...shared, endpoint: answer.endpoint, isPresent: presenceAt(http.send, current) })
+        ? new S3Access({ ...shared, endpoint: answer.endpoint, isPresent: presenceAt(send, current) })
         : new UrlAccess({ ...shared, transfers: answer.transfers })
     accesses.set(key, access)
     return access

@@ -12,6 +12,8 @@ export interface AgentSettings {
   readonly cacheDir: string | undefined
   /** Bytes that the shared cache may hold; 0: no bound. */
   readonly cacheSize: number
+  /** Bytes a second that all transfers of a process move together; 0: no limit. */
+  readonly maxBandwidth: number
 }
 
 /** One setting of the agent. */
@@ -45,7 +47,15 @@ export const AGENT_SETTINGS = {
     default: '16',
     least: 1,
     most: 64,
-    sentence: 'Parts of one file that move at the same time, 1 to 64.',
+    sentence: 'Parts of files that move at the same time, at most, 1 to 64.',
+  },
+  maxBandwidth: {
+    key: 'timone.maxBandwidth',
+    default: '0',
+    least: 0,
+    most: 1024 * 1024 * MIB,
+    sentence:
+      'Bytes a second that transfers in both directions move together, at most, as in 500k or 20m; 0: no limit.',
   },
   cacheDir: {
     key: 'timone.cacheDir',
@@ -74,6 +84,7 @@ export function parseAgentSettings(config: ReadonlyMap<string, string>): AgentSe
     parallelParts: read(config, AGENT_SETTINGS.parallelParts),
     cacheDir: readFolder(config, AGENT_SETTINGS.cacheDir),
     cacheSize: read(config, AGENT_SETTINGS.cacheSize),
+    maxBandwidth: read(config, AGENT_SETTINGS.maxBandwidth),
   })
 }
 
@@ -120,7 +131,7 @@ function printGitInteger(value: number): string {
     ['g', 2 ** 30],
     ['m', 2 ** 20],
   ] as const) {
-    if (value % size === 0) return `${value / size}${unit}`
+    if (value > 0 && value % size === 0) return `${value / size}${unit}`
   }
   return String(value)
 }

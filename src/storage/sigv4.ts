@@ -1,4 +1,4 @@
-import { createHash, createHmac } from 'node:crypto'
+import { createHmac, createSecretKey, hash, type KeyObject } from 'node:crypto'
 
 /** Keys to sign with; temporary ones carry a session token. */
 export interface SigningKeys {
@@ -14,6 +14,20 @@ export interface SigningContext {
   service?: string
   /** The moment to sign for; the store refuses one that is more than 15 minutes off its own clock. */
   date: Date
+  /** Keeps the key that is derived for a day and region, for who signs many requests. */
+  cache?: SigningKeyCache
+}
+
+/** Remembers the last signing key that was derived: four HMACs that are the same for every request of a day. */
+export class SigningKeyCache {
+  #last: { secret: string; place: string; key: KeyObject } | undefined
+
+  /** The key for `secret` and `place` (day, region and service), made by `derive` where it is another than the last. */
+  get(secret: string, place: string, derive: () => KeyObject): KeyObject {
+    if (this.#last?.secret !== secret || this.#last.place !== place)
+      this.#last = { secret, place, key: derive() }
+    return this.#last.key
+  }
 }
 
 /** SHA-256 of nothing: the payload hash of a request without a body. */
@@ -21,11 +35,13 @@ export const EMPTY_SHA256 = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca49
 /** Payload hash of a request whose body the signature does not cover. */
 export const UNSIGNED_PAYLOAD = 'UNSIGNED-PAYLOAD'
 
-const hmac = (key: string | Buffer, data: string): Buffer => createHmac('sha256', key).update(data).digest()
-const sha256Hex = (data: string): string => createHash('sha256').update(data).digest('hex')
+const hmac = (key: string | Buffer | KeyObject, data: string): Buffer =>
+  createHmac('sha256', key).update(data).digest()
 
 /** RFC 3986 encoding as Signature Version 4 asks: everything but unreserved characters. */
 export function encodeRfc3986(text: string): string {
+  // Most of what is signed has nothing to encode.
+  if (/^[A-Za-z0-9_.~-]*$/.test(text)) return text
   return encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`)
 }
 
@@ -35,6 +51,7 @@ export function encodeKey(key: string): string {
 }
 
 function canonicalQuery(url: URL): string {
+  if (url.search === '') return ''
   const pairs: [string, string][] = []
   for (const [name, value] of url.searchParams) pairs.push([encodeRfc3986(name), encodeRfc3986(value)])
   pairs.sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : a[1] < b[1] ? -1 : 1))
@@ -46,14 +63,18 @@ interface Scope {
   timestamp: string
   /** `20261122/eu-west-1/s3/aws4_request` */
   scope: string
-  key: Buffer
+  key: KeyObject
 }
 
-function scopeOf({ keys, region, service = 's3', date }: SigningContext): Scope {
+function scopeOf({ keys, region, service = 's3', date, cache }: SigningContext): Scope {
   const timestamp = date.toISOString().replace(/[-:]|\.\d{3}/g, '')
   const day = timestamp.slice(0, 8)
-  const key = hmac(hmac(hmac(hmac(`AWS4${keys.secretAccessKey}`, day), region), service), 'aws4_request')
-  return { timestamp, scope: `${day}/${region}/${service}/aws4_request`, key }
+  const scope = `${day}/${region}/${service}/aws4_request`
+  const derive = (): KeyObject =>
+    createSecretKey(
+      hmac(hmac(hmac(hmac(`AWS4${keys.secretAccessKey}`, day), region), service), 'aws4_request'),
+    )
+  return { timestamp, scope, key: cache?.get(keys.secretAccessKey, scope, derive) ?? derive() }
 }
 
 function signatureOf(
@@ -76,7 +97,7 @@ function signatureOf(
     signedHeaders,
     payloadHash,
   ].join('\n')
-  const toSign = ['AWS4-HMAC-SHA256', scope.timestamp, scope.scope, sha256Hex(request)].join('\n')
+  const toSign = ['AWS4-HMAC-SHA256', scope.timestamp, scope.scope, hash('sha256', request)].join('\n')
   return { signature: hmac(scope.key, toSign).toString('hex'), signedHeaders }
 }
 

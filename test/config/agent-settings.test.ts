@@ -8,8 +8,9 @@ describe('parseAgentSettings', () => {
   test('defaults', () => {
     const settings = parseAgentSettings(new Map([['user.name', 'Bob']]))
     expect(settings).toEqual({
-      partSize: 16 * 2 ** 20,
+      partSize: 8 * 2 ** 20,
       parallelParts: 16,
+      maxBandwidth: 0,
       cacheDir: undefined,
       cacheSize: 10 * 2 ** 30,
     })

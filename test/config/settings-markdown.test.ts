@@ -35,5 +35,5 @@ test('the tables are Markdown, one row each', () => {
   expect(lines).toHaveLength(settingsTable().length + 2)
   for (const line of lines) expect(line.match(/(?<!\\)\|/g)).toHaveLength(5)
   expect(settingsMarkdown()).toContain('| `TIMONE_LISTEN` | `server.listen` | `127.0.0.1:8000` | Address')
-  expect(agentSettingsMarkdown()).toContain('| `timone.partSize` | `16m` | ')
+  expect(agentSettingsMarkdown()).toContain('| `timone.partSize` | `8m` | ')
 })
