@@ -16,8 +16,8 @@ describe('partSizeFor', () => {
   test.each([
     [0, undefined, DEFAULT_PART_SIZE],
     [1, undefined, DEFAULT_PART_SIZE],
-    [16 * MIB * 10_000, undefined, DEFAULT_PART_SIZE],
-    [16 * MIB * 10_000 + 1, undefined, 17 * MIB],
+    [8 * MIB * 10_000, undefined, DEFAULT_PART_SIZE],
+    [8 * MIB * 10_000 + 1, undefined, 9 * MIB],
     [5 * TIB, undefined, 525 * MIB],
     [100, 1, MIN_PART_SIZE],
     [100, 8 * MIB, 8 * MIB],

@@ -75,7 +75,7 @@ describe('transfers on the file store', () => {
     const { status, headers, json } = await ask({ operation: 'upload', oid: object.oid, size })
     expect(status).toBe(200)
     expect(headers.get('cache-control')).toBe('no-store')
-    expect(json).toMatchObject({ operation: 'upload', upload_id: 'single', part_size: 16 * MIB })
+    expect(json).toMatchObject({ operation: 'upload', upload_id: 'single', part_size: 8 * MIB })
     expect(json.parts).toMatchObject([{ number: 1, offset: 0, size }])
     expect(Date.parse(json.expires_at)).toBeGreaterThan(Date.now() + 3_500_000)
     expect((await complete(json)).status).toBe(404)
