@@ -2,6 +2,7 @@ import { type Context, Hono } from 'hono'
 import * as z from 'zod/mini'
 import type { Principal, TokenUse } from '../auth/principal.ts'
 import { TimoneError } from '../errors.ts'
+import { parseOid } from '../oid.ts'
 import { parseRepository, type Repository } from '../repository.ts'
 import type { Gate } from './authorize.ts'
 import type { Broker } from './broker.ts'
@@ -14,7 +15,7 @@ const SECRET = { 'Cache-Control': 'no-store' }
 
 const CredentialsRequest = z.object({ operation: z.enum(['upload', 'download']) })
 
-/** `POST …/info/lfs/credentials`, `…/transfers` and `…/transfers/complete`. */
+/** `POST …/info/lfs/credentials`, `…/transfers`, `…/transfers/complete` and `…/transfers/abort`. */
 export function accessRoutes(deps: { gate: Gate; broker: Broker; transfers: Transfers }): Hono<RouteEnv> {
   const { gate, broker, transfers } = deps
   const app = new Hono<RouteEnv>()
@@ -54,6 +55,15 @@ export function accessRoutes(deps: { gate: Gate; broker: Broker; transfers: Tran
     allow('upload')
     const { name, uploadId } = parseCompletion(repository, new URL(c.req.url).searchParams)
     await transfers.complete(name, uploadId)
+    return c.json({}, 200, SECRET)
+  })
+
+  app.post('/:org/:repo/info/lfs/transfers/abort', async (c) => {
+    const { repository, allow } = await enter(c, ['transfer'])
+    const { oid, size, upload_id } = parseTransferRequest(await readJson(c.req))
+    allow('upload')
+    if (upload_id === undefined) throw new TimoneError('invalid', 'the request must name an upload_id')
+    await transfers.abort({ repository, oid: parseOid(oid), size }, upload_id)
     return c.json({}, 200, SECRET)
   })
 

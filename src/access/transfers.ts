@@ -107,6 +107,16 @@ export class Transfers {
     }
   }
 
+  /**
+   * Drops an unfinished upload and its parts. One that is gone already is no error.
+   * @throws {TimoneError} `no_such_upload` for an id that was not given out here, or what the store threw
+   */
+  async abort(name: ObjectName, uploadId: string): Promise<void> {
+    if (uploadId === SINGLE) return
+    const { id } = readUploadId(uploadId, name.size)
+    await this.#options.store.abortUpload(keyOf(this.#options.prefix, name), id)
+  }
+
   /** Does the stored object have the hash that its oid says? Read from beginning to end, once for each version of it. */
   #isIntact(key: string, { oid }: ObjectName, { etag }: ObjectInfo): Promise<boolean> {
     return this.#judged.get(JSON.stringify([key, etag]), async () => {

@@ -28,7 +28,7 @@ export interface DownloadContext {
   /** Shared by all downloads of the process. */
   governors: { for(host: string): Governor }
   /** Asked when the download is aborted: true leaves nothing on disk, not even to go on with. */
-  discard?: () => boolean
+  leaveNothing?: (() => boolean) | undefined
 }
 
 /**
@@ -64,7 +64,8 @@ export async function downloadObject(
     })
     return path
   } catch (error) {
-    if (!worthKeeping(error, size) || (signal.aborted && context.discard?.() === true)) await remove(path)
+    if (!worthKeeping(error, size) || (signal.aborted && context.leaveNothing?.() === true))
+      await remove(path)
     throw error
   }
 }
@@ -120,7 +121,7 @@ async function fetchInto(
       await journal?.end()
     } catch (error) {
       await hash.stop()
-      if (worthKeeping(error, size) && !(signal.aborted && context.discard?.() === true))
+      if (worthKeeping(error, size) && !(signal.aborted && context.leaveNothing?.() === true))
         await journal?.stop()
       else await journal?.end()
       progress.add(-plan.written)

@@ -33,8 +33,8 @@ export interface Upload {
   putPart(part: PlannedPart, body: PartBody, signal: AbortSignal): Promise<void>
   /** Makes the object appear. An equal object that is already there is success. */
   complete(signal: AbortSignal): Promise<void>
-  /** Drops what was sent. */
-  abort(): Promise<void>
+  /** Drops what was sent; false when the store could not be told. Never throws. */
+  abort(): Promise<boolean>
 }
 
 export interface GetRequest {

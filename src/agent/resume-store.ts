@@ -4,7 +4,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { systemCode, TimoneError } from '../errors.ts'
-import type { Oid } from '../oid.ts'
+import { isObjectSize, isOid, type Oid } from '../oid.ts'
 import { dropExtentMap, mapPath } from './extent-map.ts'
 
 /** What a later process needs to go on with an upload. The store's own list of parts says how far it got. */
@@ -17,8 +17,18 @@ export interface UploadState {
   mtimeMs: number
   partSize: number
   uploadId: string
+  /** When it was begun, milliseconds since the epoch. */
+  startedAt?: number
   /** Whose upload it is. While that process lives nobody else may touch its parts. */
   owner: { host: string; pid: number }
+}
+
+/** An upload that some run began and did not end. Nothing in it but its form was checked. */
+export interface RememberedUpload {
+  oid: Oid
+  state: UploadState
+  /** `elsewhere`: on another machine, of which nothing can be told. */
+  owner: 'alive' | 'gone' | 'elsewhere'
 }
 
 /** What is older, milliseconds, is rubbish: nobody comes back for it, and the bucket's lifecycle rule has run. */
@@ -150,22 +160,34 @@ export class ResumeStore {
       return undefined
     }
     await rm(mine, { force: true }).catch(() => {})
-    const usable =
-      state !== undefined &&
-      state.version === 1 &&
-      state.target === target &&
-      state.size === size &&
-      state.mtimeMs === mtimeMs &&
-      typeof state.partSize === 'number' &&
-      Number.isSafeInteger(state.partSize) &&
-      state.partSize > 0 &&
-      typeof state.uploadId === 'string' &&
-      state.uploadId !== ''
-    if (!usable) return undefined
-    const claimed = state as UploadState
+    if (!isState(state) || state.target !== target || state.size !== size || state.mtimeMs !== mtimeMs)
+      return undefined
+    const claimed = state
     // Without it on the disk this run can go on all the same; only the next one could not.
     await this.writeUpload(oid, claimed).catch(() => {})
     return claimed
+  }
+
+  /** All uploads that are remembered here, the oldest first. What cannot be read is none. */
+  async listUploads(): Promise<RememberedUpload[]> {
+    const found: RememberedUpload[] = []
+    for (const name of await readdir(this.folder).catch(() => [])) {
+      const oid = /^(.{64})\.upload\.json$/.exec(name)?.[1]
+      if (!isOid(oid)) continue
+      const path = this.#uploadPath(oid)
+      const state = await readState(path)
+      if (!isState(state)) continue
+      const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }))
+      // Written by an earlier release.
+      state.startedAt ??= mtimeMs
+      found.push({ oid, state, owner: this.#ownerOf(state) })
+    }
+    return found.sort((a, b) => (a.state.startedAt ?? 0) - (b.state.startedAt ?? 0))
+  }
+
+  #ownerOf({ owner }: UploadState): RememberedUpload['owner'] {
+    if (owner.host !== this.#host) return 'elsewhere'
+    return isAlive(owner.pid) && owner.pid !== process.pid ? 'alive' : 'gone'
   }
 
   /** Remembers an upload of this process, unless another live process has one of the same object there. */
@@ -223,6 +245,29 @@ export class ResumeStore {
     }
   }
 }
+
+/** Whether `state` has the form that an upload can go on with. */
+function isState(state: Partial<UploadState> | undefined): state is UploadState {
+  return (
+    state !== undefined &&
+    state.version === 1 &&
+    typeof state.target === 'string' &&
+    isObjectSize(state.size) &&
+    typeof state.mtimeMs === 'number' &&
+    typeof state.partSize === 'number' &&
+    Number.isSafeInteger(state.partSize) &&
+    state.partSize > 0 &&
+    typeof state.uploadId === 'string' &&
+    state.uploadId !== '' &&
+    (state.startedAt === undefined || isTime(state.startedAt)) &&
+    typeof state.owner?.host === 'string' &&
+    typeof state.owner.pid === 'number'
+  )
+}
+
+/** What `Date` can print. */
+const isTime = (value: unknown): boolean =>
+  typeof value === 'number' && value >= 0 && value <= 8_640_000_000_000_000
 
 /** Undefined when the file is absent or damaged: the upload then begins anew. Nothing in it is checked yet. */
 async function readState(path: string): Promise<Partial<UploadState> | undefined> {

@@ -117,7 +117,7 @@ export class S3Access implements ObjectAccess {
         await this.#createOnly(replace, (headers) => put(body, signal, headers))
       },
       complete: async () => {},
-      abort: async () => {},
+      abort: async () => true,
     }
   }
 
@@ -271,17 +271,21 @@ export class S3Access implements ObjectAccess {
     })
   }
 
-  async #abort(key: string, uploadId: string): Promise<void> {
+  async #abort(key: string, uploadId: string): Promise<boolean> {
     // Not the transfer's signal: it has often fired by now, and this is short.
     const signal = AbortSignal.timeout(10_000)
     try {
       const query = { uploadId }
-      await discard(await this.#call({ method: 'DELETE', key, query, what: 'abort of an upload', signal }))
+      const call: Call = { method: 'DELETE', key, query, what: 'abort of an upload', signal }
+      await this.#retried(call, (response) => discard(response))
+      return true
     } catch (error) {
+      if (isTimoneError(error, 'no_such_upload')) return true
       this.#options.log.warn(
         { key, error: String(error) },
         'could not abort an upload; the bucket’s lifecycle rule will',
       )
+      return false
     }
   }
 

@@ -10,12 +10,12 @@ import type { Logger } from '../log.ts'
 import { isObjectSize, type Oid, parseOid } from '../oid.ts'
 import { downloadObject } from './download.ts'
 import { type GitEnvironment, storageOfObjectPath } from './git-environment.ts'
-import type { ObjectAccess } from './object-access.ts'
+import type { ObjectAccess, Upload } from './object-access.ts'
 import { ObjectCache } from './object-cache.ts'
-import { type Action, REPLACE, type TransferMessage } from './protocol.ts'
 import { PartBuffers } from './part-buffers.ts'
 import { PartLanes } from './part-lanes.ts'
-import { ResumeStore } from './resume-store.ts'
+import { type Action, REPLACE, type TransferMessage } from './protocol.ts'
+import { ResumeStore, type UploadState } from './resume-store.ts'
 import { S3Access, type S3AccessOptions } from './s3-access.ts'
 import type { Transfer } from './session.ts'
 import { Slots } from './slots.ts'
@@ -60,6 +60,16 @@ const LARGE = 8
 
 export interface Transfers {
   transfer: Transfer
+  /**
+   * The upload that an earlier run left, to look at it or to drop it, not to send.
+   * @throws `no_such_upload` when the store no longer has it; `not_found` when the state belongs to another place
+   */
+  reopen: (
+    oid: Oid,
+    action: Action,
+    state: Pick<UploadState, 'target' | 'size' | 'partSize' | 'uploadId'>,
+    signal: AbortSignal,
+  ) => Promise<Upload>
   /** Whether an object of so many bytes goes in parts. */
   isLarge: (size: number) => boolean
   stats: TransferStats
@@ -135,6 +145,7 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     oid: Oid,
     message: TransferMessage,
     access: ObjectAccess,
+    leaveNothing: (() => boolean) | undefined,
     ...rest: Rest
   ): Promise<void> => {
     const { path, size } = message
@@ -147,10 +158,11 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
       {
         access,
         resume: storage === undefined ? undefined : resumeStore(storage),
-        target: `${message.action?.href ?? ''}#${access.host}`,
+        target: targetOf(message.action, access),
         partSize: settings.partSize,
         buffers,
         lanes,
+        leaveNothing,
         replace: message.action?.header[REPLACE] === '1',
         log,
       },
@@ -162,6 +174,7 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     oid: Oid,
     message: TransferMessage,
     access: ObjectAccess,
+    leaveNothing: (() => boolean) | undefined,
     ...rest: Rest
   ): Promise<string> => {
     const [storage, mode] = await localPlace()
@@ -174,7 +187,8 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
         retrier,
         log,
         mode,
-        source: sourceOf(message.action?.href ?? '', access.host),
+        source: targetOf(message.action, access),
+        leaveNothing,
         parallelParts: settings.parallelParts,
         governors,
       },
@@ -194,7 +208,7 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     return path
   }
 
-  const move: Transfer = async (given, progress, signal, _transferOptions = {}) => {
+  const move: Transfer = async (given, progress, signal, { leaveNothing } = {}) => {
     const oid = parseOid(given.oid)
     if (!isObjectSize(given.size))
       throw new TimoneError('invalid', 'a size must be a whole number from 0 to 5 TiB')
@@ -208,15 +222,23 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     }
     const access = await accessFor(message, signal)
     if (message.event === 'upload') {
-      await upload(oid, message, access, progress, signal)
+      await upload(oid, message, access, leaveNothing, progress, signal)
       // Only what git-lfs keeps as an object: sharing a file takes the permission to write from it.
       if (message.path !== undefined && storageOfObjectPath(message.path, oid) !== undefined)
         await cache?.put(oid, message.size, message.path, { copyUpTo: COPIED_AFTER_UPLOAD, signal })
       return {}
     }
-    const path = await download(oid, message, access, progress, signal)
+    const path = await download(oid, message, access, leaveNothing, progress, signal)
     await cache?.put(oid, message.size, path, { signal })
     return { path }
+  }
+  const reopen: Transfers['reopen'] = async (oid, given, { target, size, partSize, uploadId }, signal) => {
+    const action = { ...given, href: hrefWithoutPlan(given.href) }
+    const access = await accessFor({ event: 'upload', oid, size, action }, signal)
+    if (target !== targetOf(action, access)) {
+      throw new TimoneError('not_found', `this upload does not go to ${access.host}, but elsewhere`)
+    }
+    return access.openUpload(oid, size, { resumeId: uploadId, partSize, replace: false, signal })
   }
   // Two at once would write into one file: the second waits, and finds what the first has left.
   const underWay = new Map<string, Promise<unknown>>()
@@ -237,13 +259,12 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     await cache?.close()
     await http.close()
   }
-  return { transfer, isLarge, stats, close }
+  return { transfer, reopen, isLarge, stats, close }
 }
 
-/** Where a download comes from, for its map: what differs from batch to batch is left out. */
-function sourceOf(href: string, host: string): string {
-  return `${href.replace(/[?#].*$/, '')}#${host}`
-}
+/** Where an object goes or comes from, for the state of its transfer: the server's route and the host of the bytes. */
+const targetOf = (action: Action | null, access: ObjectAccess): string =>
+  `${action?.href ?? ''}#${access.host}`
 
 /**
  * What was uploaded and can only be copied into the cache, on another disk, is left out when it is larger, bytes: a push

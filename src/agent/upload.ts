@@ -23,10 +23,10 @@ export interface UploadContext {
   buffers: PartBuffers
   lanes: PartLanes
   /**
-   * True when a cancelled upload is to leave no trace, neither parts in the store nor state: nobody asked for it in
-   * the end. Otherwise what was sent stays for the next run to go on with.
+   * Asked when the upload fails or is stopped: true when it is to leave no trace, neither parts in the store nor
+   * state, since nobody asked for it in the end. Otherwise what was sent stays for the next run to go on with.
    */
-  leaveNothing?: () => boolean
+  leaveNothing?: (() => boolean) | undefined
   /** The server has a damaged object under this oid and wants it replaced. */
   replace: boolean
   log: Logger
@@ -102,7 +102,9 @@ async function openUpload(
       await resume?.dropUpload(oid)
     }
   }
-  const upload = await access.openUpload(oid, size, { partSize, replace, signal })
+  // An upload that the store has begun can only be dropped by who knows its id: wait for it.
+  const patient = context.leaveNothing === undefined ? signal : delayed(signal)
+  const upload = await access.openUpload(oid, size, { partSize, replace, signal: patient })
   if (upload.id !== undefined) {
     await resume
       ?.writeUpload(oid, {
@@ -112,12 +114,27 @@ async function openUpload(
         mtimeMs,
         partSize: upload.partSize,
         uploadId: upload.id,
+        startedAt: Date.now(),
       })
       // Without the state the upload works all the same, it only cannot be continued.
       .catch((error: unknown) => log.warn({ oid }, `cannot remember the upload: ${(error as Error).message}`))
   }
   return upload
 }
+
+/** A signal that fires a while after `signal`. */
+function delayed(signal: AbortSignal): AbortSignal {
+  const late = new AbortController()
+  const fire = (): void => {
+    setTimeout(() => late.abort(signal.reason), PATIENCE).unref()
+  }
+  if (signal.aborted) late.abort(signal.reason)
+  else signal.addEventListener('abort', fire, { once: true })
+  return late.signal
+}
+
+/** How long an upload that is being opened may still take after it was stopped, milliseconds. */
+const PATIENCE = 5000
 
 async function send(
   file: FileHandle,
@@ -137,8 +154,7 @@ async function send(
       )
     await upload.complete(signal)
   } catch (error) {
-    const unwanted = signal.aborted && context.leaveNothing?.() === true
-    if (unwanted || !worthContinuing(error)) {
+    if (context.leaveNothing?.() === true || !worthContinuing(error)) {
       await upload.abort()
       await context.resume?.dropUpload(oid)
     }

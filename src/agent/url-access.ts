@@ -120,8 +120,7 @@ export class UrlAccess implements ObjectAccess {
           await postJson(this.#options.send, parseHref(href), header, {}, signal, COMPLETE_TIMEOUT)
         })
       },
-      // The server sweeps what is left; a signed URL to delete things is not given out.
-      abort: async () => {},
+      abort: async () => single || this.#abort(oid, size, id),
     }
   }
 
@@ -137,6 +136,28 @@ export class UrlAccess implements ObjectAccess {
     if (body.digest !== undefined) headers['content-md5'] = Buffer.from(body.digest, 'hex').toString('base64')
     const what = `PUT of part ${part.number}`
     await readText(await this.#once('PUT', signed, headers, body, what, signal, ask), 64 * 1024)
+  }
+
+  async #abort(oid: Oid, size: number, id: string): Promise<boolean> {
+    // Not the transfer's signal: it has often fired by now, and this is short.
+    const signal = AbortSignal.timeout(10_000)
+    try {
+      await this.#retried(signal, () =>
+        this.#post(
+          new URL(`${this.#transfers.href}/abort`),
+          { operation: 'upload', oid, size, upload_id: id },
+          signal,
+        ),
+      )
+      return true
+    } catch (error) {
+      if (isTimoneError(error, 'no_such_upload')) return true
+      this.#options.log.warn(
+        { oid, error: String(error) },
+        'could not abort an upload; the server will sweep it',
+      )
+      return false
+    }
   }
 
   /** One request to a signed URL, any status but 2xx thrown. */
@@ -179,8 +200,17 @@ export class UrlAccess implements ObjectAccess {
     return { request: { href, header }, until: performance.now() + answer.lifetime }
   }
 
-  /** One request to the transfers route; with fresh credentials once when the token is no longer good. */
+  /** One request to the transfers route. */
   async #ask(request: TransferRequest, signal: AbortSignal): Promise<TransferAnswer & { lifetime: number }> {
+    const { answer, serverTime } = await this.#post(this.#transfers, request, signal)
+    const transfer = answer as TransferAnswer
+    // By the server's own clock, so that ours may be wrong.
+    const lifetime = Date.parse(transfer.expires_at) - (serverTime ?? Date.now())
+    return { ...transfer, lifetime: Number.isNaN(lifetime) ? 0 : lifetime }
+  }
+
+  /** One request to the server; with fresh credentials once when the token is no longer good. */
+  async #post(url: URL, request: TransferRequest, signal: AbortSignal): ReturnType<typeof postJson> {
     let stale: HeldCredentials | undefined
     for (;;) {
       const held = await this.#options.credentials(stale, signal)
@@ -189,17 +219,7 @@ export class UrlAccess implements ObjectAccess {
       }
       const header = { Authorization: `Bearer ${held.answer.token}` }
       try {
-        const { answer, serverTime } = await postJson(
-          this.#options.send,
-          this.#transfers,
-          header,
-          request,
-          signal,
-        )
-        const transfer = answer as TransferAnswer
-        // By the server's own clock, so that ours may be wrong.
-        const lifetime = Date.parse(transfer.expires_at) - (serverTime ?? Date.now())
-        return { ...transfer, lifetime: Number.isNaN(lifetime) ? 0 : lifetime }
+        return await postJson(this.#options.send, url, header, request, signal)
       } catch (error) {
         if (!isTimoneError(error, 'unauthorized') || stale !== undefined) throw error
         stale = held

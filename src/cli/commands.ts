@@ -42,6 +42,7 @@ export function commandTree(io: Io, done: Done): Command {
   addInit(root, io, done)
   addTransfers(root, io, done)
   addToken(root, io, done)
+  addUploads(root, io, done)
   addConfig(root, io, done)
   addCache(root, io, done)
   addCompletion(root, io, done)
@@ -319,6 +320,65 @@ function addToken(root: Command, io: Io, done: Done): void {
   examples(token, [
     ['timone token create --user bob --scope lfs:foo/bar:rw --expires 30d', ''],
     ['timone token inspect < token.txt', ''],
+  ])
+}
+
+function addUploads(root: Command, io: Io, done: Done): void {
+  const uploads = root
+    .command('uploads')
+    .summary('list and abort unfinished uploads')
+    .description(
+      'Large objects go up in parts. An upload that was interrupted keeps its parts in the store, so that the next push ' +
+        'can go on; when none comes, they only cost money. In a clone these commands show what its own pushes left; with ' +
+        "--config or --data they show all of a server's store, for its operator.",
+    )
+  const shared = (command: Command): Command =>
+    command
+      .option('--older-than <time>', 'only uploads begun so long ago: 90m, 12h, 7d')
+      .option('--remote <name>', 'the remote whose server is asked (default: as a push)')
+      .option('--config <file>', "the server's TOML file")
+      .option('--data <dir>', "the server's data folder")
+      .option('--json', 'print as JSON')
+
+  const list = shared(
+    uploads
+      .command('list')
+      .summary('print unfinished uploads')
+      .description(
+        'Prints each unfinished upload: oid, size, when it was begun, repository. From a store it also says how much of ' +
+          'it is there.',
+      )
+      .option('--check', 'in a clone: ask the server how much of each is stored'),
+  ).action(async (options) => {
+    const commands = await import('./uploads.ts')
+    done(await commands.listUploads(options, io))
+  })
+  examples(list, [
+    ['timone uploads list', 'what pushes from this clone left behind'],
+    ['timone uploads list --config /etc/timone.toml --older-than 7d', 'in the whole store, on the server'],
+  ])
+
+  const abort = shared(
+    uploads
+      .command('abort')
+      .summary('drop unfinished uploads')
+      .description(
+        'Drops unfinished uploads in the store and forgets them. What a process is sending at this moment from this ' +
+          "clone is left alone; in a server's store that cannot be told, so give --older-than there.",
+      )
+      .argument('[oids...]', 'which')
+      .option('--all', 'every one that is not being sent'),
+  ).action(async (words: string[], options) => {
+    const commands = await import('./uploads.ts')
+    done(await commands.abortUploads(words, options, io))
+  })
+  examples(abort, [
+    ['timone uploads abort --all', 'start anew from this clone'],
+    ['timone uploads abort --all --older-than 7d --config /etc/timone.toml', 'nightly, on the server'],
+  ])
+  examples(uploads, [
+    ['timone uploads list', ''],
+    ['timone uploads abort --all --older-than 7d --data /var/lib/timone', ''],
   ])
 }
 

@@ -6,7 +6,7 @@ import { BatchClient, verifyUpload } from '../agent/batch-client.ts'
 import { GitCredential } from '../agent/git-credential.ts'
 import { LfsApi } from '../agent/lfs-api.ts'
 import { findEndpoint, type LfsEndpoint, remoteAddress } from '../agent/lfs-endpoint.ts'
-import { openTransfers } from '../agent/transfers.ts'
+import { openTransfers, type Transfers } from '../agent/transfers.ts'
 import type { Logger } from '../log.ts'
 import { agentSettings } from './agent-transfers.ts'
 import type { Io } from './io.ts'
@@ -18,6 +18,7 @@ export interface LfsConnection {
   readonly api: LfsApi
   batch(ref: string | undefined): BatchClient
   readonly transfer: MoveOptions['transfer']
+  readonly reopen: Transfers['reopen']
   readonly verify: MoveOptions['verify']
   close(): Promise<void>
 }
@@ -75,6 +76,7 @@ export async function connect(
     api,
     batch: (ref) => new BatchClient({ api, operation, ref }),
     transfer: transfers.transfer,
+    reopen: transfers.reopen,
     verify: (object, action, inner) => verifyUpload(object, action, { send: http.send, retrier, log }, inner),
     async close() {
       await api.close()

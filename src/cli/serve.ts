@@ -12,6 +12,7 @@ import { createLogger, errorFields } from '../server/logger.ts'
 import { createServer, type TimoneServer } from '../server/server.ts'
 import { createFileStore } from '../storage/file-store.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
+import { openBucketStore } from './open-store.ts'
 
 export interface ServeOptions {
   listen?: string
@@ -125,18 +126,8 @@ async function openStorage({ storage }: ServerSettings, logger: Logger): Promise
 }
 
 async function openBucket(storage: S3StorageSettings): Promise<Storage> {
-  const { url, region, bucket, credentials, checksums, prefix, roleArn } = storage
-  // Loaded here: the SDK takes time and memory that the file store has better use for.
-  const { createS3Store } = await import('../storage/s3-store.ts')
-  const store = createS3Store({
-    region,
-    bucket,
-    checksums,
-    forcePathStyle: storage.pathStyle,
-    checkKey: `${prefix}.timone/check`,
-    ...(url === undefined ? {} : { url }),
-    ...(credentials === undefined ? {} : { credentials }),
-  })
+  const { region, credentials, prefix, roleArn } = storage
+  const store = await openBucketStore(storage)
   const options = { region, url: storage.stsUrl, credentials }
   const client = createStsClient(options)
   const site = { ...store.location, prefix, keys: serverKeys(options, client) }

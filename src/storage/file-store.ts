@@ -205,6 +205,14 @@ class FolderStore implements FileStore {
     }
   }
 
+  async *listUploads(prefix: string): ReturnType<ObjectStore['listUploads']> {
+    try {
+      yield* this.#uploads.all(prefix)
+    } catch (error) {
+      throw fileError(error, 'list the unfinished uploads')
+    }
+  }
+
   /** Does what storing an object takes: a new file, and a second name for it. */
   async check(options: { signal?: AbortSignal } = {}): Promise<void> {
     if (options.signal?.aborted) throw abortError(options.signal)

@@ -5,7 +5,7 @@ import type { Readable } from 'node:stream'
 import { TimoneError } from '../errors.ts'
 import { type DurableFolders, syncFolder, writeBody, writeSmallFile } from './durable-file.ts'
 import { isAbsent } from './file-errors.ts'
-import type { StoredPart } from './object-store.ts'
+import type { StoredPart, UnfinishedUpload } from './object-store.ts'
 import { PartLocks } from './part-locks.ts'
 
 /** What an upload was started for. */
@@ -180,6 +180,22 @@ export class FileUploads {
       await this.#remove(id)
     } finally {
       this.#locks.reopen(id)
+    }
+  }
+
+  /** All uploads whose key begins with `prefix`. */
+  async *all(prefix: string): AsyncGenerator<UnfinishedUpload> {
+    for (const id of await readdir(this.#folder).catch(() => [])) {
+      if (!ID.test(id)) continue
+      try {
+        const meta = join(this.#at(id), 'meta.json')
+        const { key } = JSON.parse(await readFile(meta, 'utf8')) as UploadPlan
+        // Written once, when the upload began.
+        if (key.startsWith(prefix)) yield { key, uploadId: id, startedAt: (await stat(meta)).mtime }
+      } catch (error) {
+        // Being begun or dropped just now.
+        if (!isAbsent(error) && !(error instanceof SyntaxError)) throw error
+      }
     }
   }
 

@@ -1,5 +1,5 @@
-import type { Oid } from '../oid.ts'
-import type { Repository } from '../repository.ts'
+import { isOid, type Oid } from '../oid.ts'
+import { parseRepository, type Repository } from '../repository.ts'
 
 /**
  * The prefix of everything that belongs to one repository: `<prefix><org>/<repo>/`.
@@ -12,4 +12,20 @@ export function repositoryPrefix(prefix: string, repository: Repository): string
 /** The key of an object: `<prefix><org>/<repo>/<oid[0:2]>/<oid[2:4]>/<oid>`, the layout that timone always had. */
 export function objectKey(repositoryPrefix: string, oid: Oid): string {
   return `${repositoryPrefix}${oid.slice(0, 2)}/${oid.slice(2, 4)}/${oid}`
+}
+
+/** The object whose key this is; undefined for any other key: a bucket may hold things that are not ours. */
+export function parseObjectKey(
+  prefix: string,
+  key: string,
+): { repository: Repository; oid: Oid } | undefined {
+  if (!key.startsWith(prefix)) return undefined
+  const [org = '', repo = '', , , oid] = key.slice(prefix.length).split('/')
+  if (!isOid(oid)) return undefined
+  try {
+    const repository = parseRepository(org, repo)
+    return objectKey(repositoryPrefix(prefix, repository), oid) === key ? { repository, oid } : undefined
+  } catch {
+    return undefined
+  }
 }

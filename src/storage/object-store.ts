@@ -44,6 +44,13 @@ export interface StoredPart {
   etag: string
 }
 
+/** A multipart upload that was neither completed nor dropped. */
+export interface UnfinishedUpload {
+  key: string
+  uploadId: string
+  startedAt: Date
+}
+
 /** `exists`: an object of the same size was there already and was left as it is. */
 export type PutResult = 'created' | 'exists'
 
@@ -81,6 +88,8 @@ export interface ObjectStore {
   ): Promise<PutResult>
   /** Drops the upload and its parts. An unknown id is no error. */
   abortUpload(key: string, uploadId: string): Promise<void>
+  /** The uploads under `prefix` that were begun and neither completed nor dropped, in any order. */
+  listUploads(prefix: string): AsyncIterable<UnfinishedUpload>
   /** Throws when the store cannot be used right now; for `/readyz` and `timone doctor`. */
   check(options?: { signal?: AbortSignal }): Promise<void>
 }

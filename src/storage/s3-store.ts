@@ -5,6 +5,7 @@ import {
   CreateMultipartUploadCommand,
   GetObjectCommand,
   HeadObjectCommand,
+  ListMultipartUploadsCommand,
   ListPartsCommand,
   type Part,
   PutObjectCommand,
@@ -20,6 +21,7 @@ import type {
   PutOptions,
   PutResult,
   StoredPart,
+  UnfinishedUpload,
 } from './object-store.ts'
 import { abortError } from './pour.ts'
 import { createS3Client, type S3ClientOptions } from './s3-client.ts'
@@ -257,6 +259,26 @@ class BucketStore implements S3Store {
     } catch (error) {
       const failed = this.#uploadError(error, `drop an upload of ${key}`)
       if (failed.code !== 'no_such_upload') throw failed
+    }
+  }
+
+  async *listUploads(prefix: string): AsyncGenerator<UnfinishedUpload> {
+    let marker: { KeyMarker?: string; UploadIdMarker?: string } = {}
+    for (;;) {
+      const request = { Bucket: this.location.bucket, Prefix: prefix, ...marker }
+      const page = await this.#client
+        .send(new ListMultipartUploadsCommand(request))
+        .catch((error: unknown) => {
+          throw this.#error(error, `list the unfinished uploads in bucket ${this.location.bucket}`)
+        })
+      for (const { Key, UploadId, Initiated } of page.Uploads ?? []) {
+        if (Key !== undefined && UploadId !== undefined)
+          yield { key: Key, uploadId: UploadId, startedAt: Initiated ?? new Date() }
+      }
+      const { NextKeyMarker: key, NextUploadIdMarker: id } = page
+      // A store that says "more" and gives no way on must not keep us here for ever.
+      if (!page.IsTruncated || !key || (key === marker.KeyMarker && id === marker.UploadIdMarker)) return
+      marker = { KeyMarker: key, ...(id === undefined ? {} : { UploadIdMarker: id }) }
     }
   }
 

@@ -56,7 +56,7 @@ interface Wanted {
   streams?: number
   signal?: AbortSignal
   timeouts?: Partial<HttpTimeouts>
-  discard?: () => boolean
+  leaveNothing?: () => boolean
   resume?: ResumeStore
 }
 
@@ -72,7 +72,7 @@ async function download(wanted: Wanted = {}): Promise<string> {
     source: SOURCE,
     parallelParts: streams,
     governors: { for: () => governor },
-    ...(wanted.discard === undefined ? {} : { discard: wanted.discard }),
+    ...(wanted.leaveNothing === undefined ? {} : { leaveNothing: wanted.leaveNothing }),
   }
   let time = 0
   const progress = new Progress(
@@ -442,10 +442,10 @@ describe('a large object that was begun', () => {
     expect(store.sent).toBe(large.length - written)
   })
 
-  test('and discarded leaves nothing', async () => {
-    await interrupt(20 * MIB, { streams: 3, discard: () => true })
+  test('and leaveNothinged leaves nothing', async () => {
+    await interrupt(20 * MIB, { streams: 3, leaveNothing: () => true })
     expect(left()).toEqual([])
-    await interrupt(40 * MIB, { streams: 3, discard: () => false })
+    await interrupt(40 * MIB, { streams: 3, leaveNothing: () => false })
     expect(left()).toHaveLength(2)
     await discardDownload(largeOid, new ResumeStore(storage))
     expect(left()).toEqual([])

@@ -107,6 +107,7 @@ export function fakeStore(methods: Partial<ObjectStore>): ObjectStore {
     listParts: unexpected('listParts'),
     completeUpload: unexpected('completeUpload'),
     abortUpload: unexpected('abortUpload'),
+    listUploads: unexpected('listUploads'),
     check: unexpected('check'),
     ...methods,
   }
