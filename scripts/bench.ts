@@ -1,60 +1,72 @@
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
-import { type BenchCase, median, type Row } from './bench-cases/bench-case.ts'
-import { client } from './bench-cases/client.ts'
-import { agentMemory, serverMemory } from './bench-cases/memory.ts'
-import { start } from './bench-cases/start.ts'
-
-const CASES: Record<string, BenchCase> = {
-  start,
-  client,
-  'agent-memory': agentMemory,
-  'server-memory': serverMemory,
-}
+import type { Row } from './bench-cases/bench-case.ts'
+import { CASES, isDefault } from './bench-cases/cases.ts'
+import { Stage } from './bench-cases/stage.ts'
+import { json, markdown } from './bench-cases/table.ts'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { runs: { type: 'string' }, json: { type: 'string' } },
+  options: {
+    runs: { type: 'string' },
+    json: { type: 'string' },
+    tls: { type: 'boolean', default: false },
+    loss: { type: 'string', default: '0' },
+    stall: { type: 'string', default: '0' },
+    list: { type: 'boolean', default: false },
+  },
 })
-const unknown = positionals.filter((name) => CASES[name] === undefined)
-if (unknown.length > 0) {
-  process.stderr.write(
-    `scripts/bench: no case ${unknown.join(', ')}; there are ${Object.keys(CASES).join(', ')}\n`,
-  )
+const fail = (message: string): never => {
+  process.stderr.write(`scripts/bench: ${message}\n`)
   process.exit(2)
 }
+const numberOf = (name: 'runs' | 'loss' | 'stall'): number | undefined => {
+  const number = values[name] === undefined ? undefined : Number(values[name])
+  if (number !== undefined && !(number >= (name === 'runs' ? 1 : 0)))
+    return fail(`--${name} takes a number, not ${values[name]}`)
+  return number
+}
+const runs = numberOf('runs')
+const line = { tls: values.tls, loss: numberOf('loss') ?? 0, stall: numberOf('stall') ?? 0 }
 
+const names = Object.keys(CASES)
+if (values.list) {
+  for (const name of names) process.stdout.write(`${isDefault(name) ? '*' : ' '} ${name}\n`)
+  process.exit(0)
+}
+const chosen = new Set<string>()
+for (const pattern of positionals) {
+  const exact = pattern
+    .replace(/[.+^${}()|[\]\\]/g, '\\$&')
+    .replaceAll('*', '.*')
+    .replaceAll('?', '.')
+  const found = names.filter((name) => new RegExp(`^${exact}$`).test(name))
+  if (found.length === 0) fail(`no case ${pattern}; scripts/bench --list shows them`)
+  for (const name of found) chosen.add(name)
+}
+
+let opened: Promise<Stage> | undefined
 const rows: Row[] = []
-for (const [name, run] of Object.entries(CASES)) {
-  if (positionals.length > 0 && !positionals.includes(name)) continue
-  process.stderr.write(`${name} …\n`)
-  rows.push(...(await run({ runs: values.runs === undefined ? undefined : Number(values.runs) })))
+let failed = false
+try {
+  for (const name of names) {
+    if (positionals.length > 0 ? !chosen.has(name) : !isDefault(name)) continue
+    process.stderr.write(`${name} …\n`)
+    const stage = (): Promise<Stage> => {
+      opened ??= Stage.open(line)
+      return opened
+    }
+    try {
+      rows.push(...(await (CASES[name] as (typeof CASES)[string])({ runs, stage })))
+    } catch (error) {
+      // The others' figures are still worth having.
+      failed = true
+      process.stderr.write(`${name} failed: ${error instanceof Error ? error.stack : error}\n`)
+    }
+  }
+} finally {
+  await (await opened)?.close()
 }
-
-const shown = (numbers: number[], unit: string): string => {
-  const digits = unit === 'MiB' ? 0 : 3
-  const [low, high] = [Math.min(...numbers), Math.max(...numbers)]
-  return `${median(numbers).toFixed(digits)} (${low.toFixed(digits)}–${high.toFixed(digits)})`
-}
-process.stdout.write(
-  '| case | metric | timone | other | | ratio | runs |\n| --- | --- | --- | --- | --- | --- | --- |\n',
-)
-for (const row of rows) {
-  const other = row.other.length === 0 ? `${row.limit ?? ''}` : shown(row.other, row.unit)
-  process.stdout.write(
-    `| ${row.case} | ${row.metric}, ${row.unit} | ${shown(row.timone, row.unit)} | ${other} | ${row.otherName} | ${row.ratio.toFixed(2)} | ${row.timone.length} |\n`,
-  )
-}
-if (values.json !== undefined) {
-  const records = rows.map((row) => ({
-    case: row.case,
-    metric: row.metric,
-    timone: median(row.timone),
-    other: row.other.length === 0 ? row.limit : median(row.other),
-    other_name: row.otherName,
-    ratio: row.ratio,
-    unit: row.unit,
-    runs: row.timone.length,
-  }))
-  await writeFile(values.json, `${JSON.stringify(records, null, 2)}\n`)
-}
+process.stdout.write(markdown(rows))
+if (values.json !== undefined) await writeFile(values.json, json(rows))
+if (failed) process.exitCode = 1

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { DeleteObjectsCommand, ListObjectsV2Command, S3Client } from '@aws-sdk/client-s3'
 import { testS3 } from '../../test/helpers/s3.ts'
+import type { Stage } from './stage.ts'
 
 /** One line of the table; the single figures are kept, so that the spread can be shown. */
 export interface Row {
@@ -13,11 +14,22 @@ export interface Row {
   otherName: string
   /** For figures that are held against a limit instead of a rival. */
   limit?: number
-  /** Above 1: timone is better. */
+  /** Above 1: timone is better. Not a number: there is nothing to compare with. */
   ratio: number
+  /** What the ratio has to be at least. */
+  atLeast?: number
+  /** Shown in the second table. */
+  detail?: boolean
 }
 
-export type BenchCase = (options: { runs: number | undefined }) => Promise<Row[]>
+export interface BenchOptions {
+  /** Undefined: as many as the case thinks right. */
+  runs: number | undefined
+  /** Servers, line and repositories that the cases share; made when first asked for. */
+  stage: () => Promise<Stage>
+}
+
+export type BenchCase = (options: BenchOptions) => Promise<Row[]>
 
 export function median(numbers: number[]): number {
   const sorted = [...numbers].sort((a, b) => a - b)
@@ -53,18 +65,49 @@ export function against(name: string, metric: string, unit: string, timone: numb
   }
 }
 
+/** A row with a figure that is good to know. */
+export function figure(name: string, metric: string, unit: string, timone: number[]): Row {
+  return { case: name, metric, unit, timone, other: [], otherName: '', ratio: Number.NaN }
+}
+
+/** Whether what must hold does; undefined where nothing must. */
+export function holds(row: Row): boolean | undefined {
+  if (row.limit !== undefined) return median(row.timone) <= row.limit
+  return row.atLeast === undefined ? undefined : row.ratio >= row.atLeast
+}
+
 /** The most memory that a running process ever had resident, MiB. */
 export function peakMemory(pid: number): number {
   const match = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))
   return Number(match?.[1]) / 1024
 }
 
-/** Empties the bucket, and frees the memory that the store keeps its objects in. */
-export async function emptyStore(): Promise<void> {
+/** What lies in the bucket under `prefix`. */
+export async function stored(prefix: string): Promise<{ count: number; bytes: number }> {
+  const { url, region, credentials, bucket } = testS3()
+  const client = new S3Client({ endpoint: url, region, credentials, forcePathStyle: true })
+  const found = { count: 0, bytes: 0 }
+  let token: string | undefined
+  do {
+    const page = await client.send(
+      new ListObjectsV2Command({ Bucket: bucket, Prefix: prefix, ContinuationToken: token }),
+    )
+    for (const { Size = 0 } of page.Contents ?? []) {
+      found.count++
+      found.bytes += Size
+    }
+    token = page.NextContinuationToken
+  } while (token !== undefined)
+  client.destroy()
+  return found
+}
+
+/** Empties the bucket (what begins with `prefix`), and frees the memory that the store keeps its objects in. */
+export async function emptyStore(prefix = ''): Promise<void> {
   const { url, region, credentials, bucket } = testS3()
   const client = new S3Client({ endpoint: url, region, credentials, forcePathStyle: true })
   for (;;) {
-    const { Contents = [] } = await client.send(new ListObjectsV2Command({ Bucket: bucket }))
+    const { Contents = [] } = await client.send(new ListObjectsV2Command({ Bucket: bucket, Prefix: prefix }))
     if (Contents.length === 0) break
     const Objects = Contents.map(({ Key }) => ({ Key }))
     await client.send(new DeleteObjectsCommand({ Bucket: bucket, Delete: { Objects } }))

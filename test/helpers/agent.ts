@@ -26,6 +26,7 @@ export async function batch(
   operation: 'upload' | 'download',
   objects: { oid: string; size: number }[],
   repository = 'org/repo',
+  transfers = ['basic', 'timone'],
 ): Promise<BatchObject[]> {
   const answer = await fetch(`${server.url}/${repository}/info/lfs/objects/batch`, {
     method: 'POST',
@@ -36,7 +37,7 @@ export async function batch(
     },
     body: JSON.stringify({
       operation,
-      transfers: ['basic', 'timone'],
+      transfers,
       objects: objects.map(({ oid, size }) => ({ oid, size })),
       hash_algo: 'sha256',
     }),
