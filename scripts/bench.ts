@@ -46,6 +46,15 @@ for (const pattern of positionals) {
 }
 
 let opened: Promise<Stage> | undefined
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  process.once(signal, async () => {
+    await (await opened)?.close()
+    process.exit(code)
+  })
+}
 const rows: Row[] = []
 let failed = false
 try {

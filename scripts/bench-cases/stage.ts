@@ -277,6 +277,7 @@ export class Stage {
     return { seconds, client: childrenCpu() - before, ...taken }
   }
 
+  /** Ends the servers and the line, and removes every file. */
   async close(): Promise<void> {
     await Promise.all(Object.values(this.servers).map((server) => server.stop()))
     await this.wan.close()
