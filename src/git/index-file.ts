@@ -29,9 +29,12 @@ export interface FreshFile {
 export interface IndexUpdate {
   /** How many entries were recorded. */
   readonly recorded: number
-  /** Why the index could not be patched at all; undefined: it was. git then finds out by itself, slowly. */
+  /**
+   * Why the index could not be patched; undefined: it was. Until it is, git calls the files changed: their sizes are
+   * not the pointers'. The next fill records them.
+   */
   readonly refused: string | undefined
-  /** Paths that were not recorded: their entry is another by now, or the clocks of two file systems disagree. */
+  /** Paths that were not recorded: their entry is another by now. git calls them changed, and they are. */
   readonly skipped: readonly string[]
 }
 
@@ -106,6 +109,41 @@ interface Patched {
   readonly doubted: number
 }
 
+/**
+ * The index as it is now. `refused`: why no stat data can be recorded in it, so that files had better not be filled.
+ * `known`: which of these paths it has this very stat data for.
+ */
+export function readIndex(repository: LocalRepository): {
+  refused: string | undefined
+  known(files: ReadonlyMap<string, BigIntStats>): Set<string>
+} {
+  let bytes: Buffer
+  try {
+    bytes = readFileSync(repository.indexFile)
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw unusable(repository, error)
+    return { refused: 'there is no index', known: () => new Set() }
+  }
+  const index = parseIndex(bytes, repository.objectFormat === 'sha256' ? 32 : 20)
+  if (typeof index === 'string') return { refused: index, known: () => new Set() }
+  return {
+    refused: undefined,
+    known(files) {
+      const known = new Set<string>()
+      const wanted = new Map([...files].map(([path, stat]) => [bytesOf(path), { path, stat }]))
+      const expected = Buffer.alloc(40)
+      for (const { path, at } of index.entries()) {
+        const file = wanted.get(path)
+        if (file === undefined) continue
+        bytes.copy(expected, 0, at, at + 40)
+        putStat(expected, 0, file.stat)
+        if (expected.equals(bytes.subarray(at, at + 40))) known.add(file.path)
+      }
+      return known
+    },
+  }
+}
+
 async function openLock(
   lock: string,
   patience: number,
@@ -157,17 +195,15 @@ function patch(
   if (hashed && !digest(algorithm, bytes.subarray(0, trailer)).equals(bytes.subarray(trailer))) {
     return refuse('the index is damaged: its checksum is wrong')
   }
-  // The file system's own clock, which also dated the files: an entry as new as the index is doubted by every git.
-  const now = seconds(fstatSync(lock, { bigint: true }).mtimeNs)
   const before = Number(seconds(written.mtimeNs))
-  const wanted = new Map(files.map((file) => [Buffer.from(file.path).toString('latin1'), file]))
+  const wanted = new Map(files.map((file) => [bytesOf(file.path), file]))
   let recorded = 0
   let doubted = 0
   for (const { path, at, stage, intent } of index.entries()) {
     const file = wanted.get(path)
     if (file !== undefined && stage === 0 && !intent) {
       const blob = bytes.toString('hex', at + 40, at + 40 + hashSize)
-      if (blob === file.blob && seconds(file.stat.mtimeNs) < now) {
+      if (blob === file.blob) {
         putStat(bytes, at, file.stat)
         wanted.delete(path)
         recorded++
@@ -212,6 +248,9 @@ function putStat(bytes: Buffer, entry: number, stat: BigIntStats): void {
   const size = BigInt.asUintN(32, stat.size)
   put(36, size === 0n && stat.size > 0n ? 0x80000000n : size)
 }
+
+/** A path as {@link parseIndex} gives it. */
+const bytesOf = (path: string): string => Buffer.from(path).toString('latin1')
 
 const SECOND = 1_000_000_000n
 const seconds = (nanoseconds: bigint): bigint => nanoseconds / SECOND

@@ -1,9 +1,11 @@
+import { createHash } from 'node:crypto'
 import type { BigIntStats } from 'node:fs'
 import {
   chmodSync,
   closeSync,
   constants,
   copyFileSync,
+  createReadStream,
   lstatSync,
   openSync,
   promises,
@@ -12,10 +14,11 @@ import {
   unlinkSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { pipeline } from 'node:stream/promises'
 import { setImmediate as turn } from 'node:timers/promises'
 import { systemCode, TimoneError } from '../errors.ts'
 import type { Oid } from '../oid.ts'
-import { type FreshFile, type IndexUpdate, recordStats } from './index-file.ts'
+import { type FreshFile, type IndexUpdate, readIndex, recordStats } from './index-file.ts'
 import { POINTER_LIMIT, parsePointer } from './pointer.ts'
 import type { LocalRepository } from './repository.ts'
 import { isSafePath, parentFolder } from './safe-path.ts'
@@ -117,18 +120,20 @@ class WorkTreeFill implements Fill {
   readonly #staging: Staging
   readonly #options: FillOptions
   readonly #fresh: FreshFile[] = []
+  readonly #found = new Map<string, { entry: FillEntry; stat: BigIntStats }>()
   readonly #unfilled: Unfilled[] = []
+  readonly #refused: string | undefined
   readonly #large = new Set<Promise<void>>()
   readonly #umask = process.umask()
   #filled = 0
   #bytes = 0
-  #present = 0
 
   constructor(repository: LocalRepository, root: string, staging: Staging, options: FillOptions) {
     this.#repository = repository
     this.#root = root
     this.#staging = staging
     this.#options = options
+    this.#refused = readIndex(repository).refused
   }
 
   async add(entries: readonly FillEntry[]): Promise<void> {
@@ -140,6 +145,7 @@ class WorkTreeFill implements Fill {
         this.#checkSignal()
         if (!isSafePath(entry.path)) this.#leave(entry, 'failed', 'its path is not one that may be written')
         else if (entry.unusual !== undefined) this.#leave(entry, 'unusual', entry.unusual)
+        else if (this.#refused !== undefined) this.#leave(entry, 'unusual', this.#refused)
         else if (entry.size <= SMALL && this.#options.copy === undefined) {
           this.#fillSmall(entry)
           if (performance.now() - began > SLICE) {
@@ -166,14 +172,30 @@ class WorkTreeFill implements Fill {
 
   async finish(): Promise<FillResult> {
     this.#staging.close()
-    const index = await recordStats(this.#repository, this.#fresh)
+    const index = await recordStats(this.#repository, [...this.#fresh, ...(await this.#unrecorded())])
     return {
       filled: this.#filled,
       bytes: this.#bytes,
-      present: this.#present,
+      present: this.#found.size,
       unfilled: this.#unfilled,
       index,
     }
+  }
+
+  /**
+   * Of the files that were there already, those that the index does not know and that do hold their objects: a fill before
+   * this one was killed, or another git held the index.
+   */
+  async #unrecorded(): Promise<FreshFile[]> {
+    if (this.#found.size === 0 || this.#refused !== undefined) return []
+    const stats = new Map([...this.#found].map(([path, { stat }]) => [path, stat]))
+    const known = readIndex(this.#repository).known(stats)
+    const files: FreshFile[] = []
+    for (const [path, { entry, stat }] of this.#found) {
+      if (known.has(path)) continue
+      if ((await hashOf(join(this.#root, path))) === entry.oid) files.push({ path, blob: entry.blob, stat })
+    }
+    return files
   }
 
   #fillSmall(entry: FillEntry): void {
@@ -211,8 +233,10 @@ class WorkTreeFill implements Fill {
       const before = lstatSync(target, { bigint: true, throwIfNoEntry: false })
       if (before !== undefined) {
         const state = stateOf(target, before, entry)
-        if (state === 'present') this.#present++
-        if (state === 'present') return undefined
+        if (state === 'present') {
+          this.#found.set(entry.path, { entry, stat: before })
+          return undefined
+        }
         if (state === 'changed') return this.#leave(entry, 'changed', 'the file was changed')
       }
       const object = this.#options.objectPath(entry.oid)
@@ -306,6 +330,17 @@ function stateOf(target: string, stat: BigIntStats, entry: FillEntry): 'pointer'
     }
   }
   return stat.size === BigInt(entry.size) ? 'present' : 'changed'
+}
+
+/** SHA-256 of a file; undefined when it cannot be read. */
+async function hashOf(path: string): Promise<string | undefined> {
+  const hash = createHash('sha256')
+  try {
+    await pipeline(createReadStream(path, { highWaterMark: 2 ** 18 }), hash)
+  } catch {
+    return undefined
+  }
+  return hash.digest('hex')
 }
 
 async function copyObject(object: string, target: string): Promise<void> {
