@@ -7,6 +7,7 @@ import type { Logger } from '../log.ts'
 import type { Credential, GitCredential } from './git-credential.ts'
 import type { LfsConfig } from './lfs-config.ts'
 import { type LfsEndpoint, printEndpoint } from './lfs-endpoint.ts'
+import { readNetrc } from './netrc.ts'
 import { type SshAnswer, sshAuthenticate } from './ssh-authenticate.ts'
 
 export interface LfsApiOptions {
@@ -21,6 +22,8 @@ export interface LfsApiOptions {
   send: HttpSend
   retrier: Retrier
   log: Logger
+  /** Told while somebody may be typing a password: the terminal is theirs then. */
+  asking?: ((now: boolean) => void) | undefined
 }
 
 /** How often a user is asked for a password, as in git-lfs. */
@@ -41,7 +44,7 @@ interface Access {
 
 /**
  * The Git LFS API of one endpoint, signed in as git-lfs does: headers from git's configuration, a password in the URL,
- * `git-lfs-authenticate` over ssh, or `git credential`, which is only asked after the server has answered 401.
+ * `git-lfs-authenticate` over ssh, netrc, or `git credential`, which is only asked after the server has answered 401.
  */
 export class LfsApi {
   readonly host: string
@@ -49,10 +52,12 @@ export class LfsApi {
   readonly #extraHeader: Readonly<Record<string, string>>
   #wanted: boolean
   #asked = 0
+  #netrcTried = false
   /** Whose password the server refused last. */
   #rejected: string | undefined
   #credential: Promise<Credential> | undefined
   #approving: Promise<void> | undefined
+  #rejecting: Promise<void> | undefined
   #ssh: Promise<SshAnswer | undefined> | undefined
 
   constructor(options: LfsApiOptions) {
@@ -95,7 +100,8 @@ export class LfsApi {
         continue
       }
       if (status < 200 || status > 299) throw serverError({ status, headers }, body, url)
-      if (typeof access.from === 'object' && 'lines' in access.from) this.#approve(access.from)
+      if (typeof access.from === 'object' && 'lines' in access.from && access.from.lines.length > 0)
+        this.#approve(access.from)
       try {
         return JSON.parse(body)
       } catch {
@@ -160,7 +166,8 @@ export class LfsApi {
       if (current !== from) return
       this.#credential = undefined
       this.#approving = undefined
-      await this.#options.credentials.reject(from)
+      if (from.lines.length > 0) this.#rejecting = this.#options.credentials.reject(from)
+      await this.#rejecting
       this.#rejected = from.username
       if (this.#asked >= MAX_ASKED) throw this.#noPassword()
       return
@@ -177,16 +184,33 @@ export class LfsApi {
   }
 
   async #ask(signal: AbortSignal): Promise<Credential> {
+    const { endpoint, credentials, remoteUrl, env } = this.#options
+    if (!this.#netrcTried) {
+      this.#netrcTried = true
+      const login = await readNetrc(endpoint.url.hostname, env)
+      // No helper gave it, so none is to be told.
+      if (login !== undefined) return { ...login, lines: [] }
+    }
+    // A helper that has not forgotten the refused one yet would give it again.
+    await this.#rejecting
     this.#asked++
-    const { endpoint, credentials, remoteUrl } = this.#options
     const remote = remoteUrl === undefined ? null : URL.parse(remoteUrl)
     // The password that git itself has for the remote serves the LFS server on the same host too.
     const url = remote !== null && remote.origin === endpoint.url.origin ? remote : endpoint.url
     const named = endpoint.kind === 'http' ? endpoint.login?.username : undefined
     const username = named ?? (url.username === '' ? undefined : decodeURIComponent(url.username))
-    const credential = await credentials.fill({ url, username }, signal)
+    const credential = await this.#whileAsking(() => credentials.fill({ url, username }, signal))
     if (credential === undefined) throw this.#noPassword()
     return credential
+  }
+
+  async #whileAsking<T>(ask: () => Promise<T>): Promise<T> {
+    this.#options.asking?.(true)
+    try {
+      return await ask()
+    } finally {
+      this.#options.asking?.(false)
+    }
   }
 
   #noPassword(): TimoneError {
@@ -221,7 +245,7 @@ export class LfsApi {
     signal: AbortSignal,
   ): Promise<SshAnswer | undefined> {
     const fetching = async (): Promise<SshAnswer | undefined> =>
-      sshAuthenticate(endpoint, this.#options.operation, this.#options, signal)
+      this.#whileAsking(() => sshAuthenticate(endpoint, this.#options.operation, this.#options, signal))
     const known = this.#ssh
     const current =
       known === undefined ? fetching() : known.then((answer) => (isFresh(answer) ? answer : fetching()))

@@ -1,4 +1,5 @@
 import { printEndpoint } from '../agent/lfs-endpoint.ts'
+import { TimoneError } from '../errors.ts'
 import type { PointerEntry } from '../git/scan.ts'
 import type { Oid } from '../oid.ts'
 import { runGitLfs } from './git-lfs.ts'
@@ -49,6 +50,7 @@ export async function fetchObjects(run: TransferRun, clone: LfsClone, plan: Fetc
       remote: plan.remote,
       log,
       signal,
+      asking: (now) => display.pause(now),
     })
     const { foreign } = await moveObjects({
       operation: 'download',
@@ -91,7 +93,6 @@ async function fetchByGitLfs(
     if (signal.aborted) throw error
     // It has said what failed; what arrived all the same counts.
   })
-  const { TimoneError } = await import('../errors.ts')
   for (const object of wanted) {
     if (objects.sizeOf(object.oid) !== object.size) {
       fail(object, new TimoneError('not_found', 'git lfs did not fetch the object: see what it said above'))

@@ -50,10 +50,12 @@ export async function connect(
     remote: string
     log: Logger
     signal: AbortSignal
+    /** Told while somebody may be typing a password. */
+    asking: (now: boolean) => void
   },
 ): Promise<LfsConnection> {
   const { git, config } = clone
-  const { endpoint, operation, remote, log, signal } = options
+  const { endpoint, operation, remote, log, signal, asking } = options
   // Every object in flight listens to it.
   setMaxListeners(0, signal)
   const settings = agentSettings(await git.config())
@@ -71,6 +73,7 @@ export async function connect(
     send: http.send,
     retrier,
     log,
+    asking,
   })
   return {
     api,

@@ -34,6 +34,8 @@ export interface Display {
   failure(failure: Failure): void
   /** The end, after everything. */
   finish(code: number): void
+  /** The terminal is somebody else's for a while: a password is being asked for. */
+  pause(now: boolean): void
   /** Leaves the terminal as it was; may be called at any time, also twice. */
   stop(): void
 }
@@ -71,6 +73,7 @@ class TextDisplay implements Display {
   readonly #rate = new RecentRate()
   #timer: NodeJS.Timeout | undefined
   #drawn = false
+  #paused = false
   #last = ''
   #failures = 0
 
@@ -114,6 +117,11 @@ class TextDisplay implements Display {
     if (this.#kind !== undefined) print(this.#io, summary(this.#options, code))
   }
 
+  pause(now: boolean): void {
+    this.#paused = now
+    if (now) this.#erase()
+  }
+
   stop(): void {
     clearInterval(this.#timer)
     this.#timer = undefined
@@ -121,6 +129,7 @@ class TextDisplay implements Display {
   }
 
   #draw(): void {
+    if (this.#paused) return
     const { tally, command } = this.#options
     const rate = this.#rate.add(performance.now(), tally.doneBytes)
     const stream = this.#io.stderr as Writable & { columns?: number }
@@ -208,6 +217,8 @@ class JsonDisplay implements Display {
       retries: tally.retries,
     })
   }
+
+  pause(): void {}
 
   stop(): void {
     clearInterval(this.#timer)

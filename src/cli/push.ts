@@ -45,7 +45,14 @@ export function push(words: readonly string[], options: PushOptions, io: Io): Pr
       await pushByGitLfs(run, remote, all)
       return
     }
-    const connection = await connect(io, clone, { endpoint, operation: 'upload', remote, log, signal })
+    const connection = await connect(io, clone, {
+      endpoint,
+      operation: 'upload',
+      remote,
+      log,
+      signal,
+      asking: (now) => display.pause(now),
+    })
     try {
       const ref = await pushedRef(clone, refs)
       const absent = new Set<Oid>()

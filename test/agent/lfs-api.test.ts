@@ -13,6 +13,7 @@ import { LfsApi } from '../../src/agent/lfs-api.ts'
 import { LfsConfig } from '../../src/agent/lfs-config.ts'
 import { findEndpoint, remoteAddress } from '../../src/agent/lfs-endpoint.ts'
 import { lockPolicy, locksOfOthers } from '../../src/agent/lock-check.ts'
+import { parseNetrc } from '../../src/agent/netrc.ts'
 import { sshCommand } from '../../src/agent/ssh-authenticate.ts'
 import { nullLogger } from '../../src/log.ts'
 import type { Oid } from '../../src/oid.ts'
@@ -187,6 +188,41 @@ describe('signing in', () => {
     const api = open([['lfs.url', `${base}/x`]], env)
     await Promise.all(Array.from({ length: 12 }, () => api.post('y', {}, signal)))
     expect((await heard()).match(/^== (get|erase)$/gm)).toEqual(['== get', '== erase', '== get'])
+  })
+
+  test('netrc goes before the helpers, which are asked when the server refuses it', async () => {
+    const { env, heard } = await helper()
+    await writeFile(join(folder, '.netrc'), 'machine 127.0.0.1 login bob password "in \\"netrc"\n')
+    answer = ({ headers }, response) => json(response, headers.authorization === undefined ? 401 : 200, {})
+    await open([['lfs.url', `${base}/x`]], env).post('y', {}, signal)
+    expect(authorization(1)).toBe('bob:in "netrc')
+    expect(await heard()).toBe('')
+    answer = ({ headers }, response) =>
+      json(
+        response,
+        headers.authorization?.startsWith(`Basic ${btoa('ada:pa')}`.slice(0, 14)) ? 200 : 401,
+        {},
+      )
+    const api = open([['lfs.url', `${base}/x`]], env)
+    await api.post('y', {}, signal)
+    await api.close()
+    expect((await heard()).match(/^== .*/gm)).toEqual(['== get', '== store'])
+  })
+
+  test.each([
+    ['machine other login a password b\nmachine host.example\n  login c\n  password d', 'c:d'],
+    ['machine host.example account x login c password d machine host.example login e password f', 'c:d'],
+    ['machine host.example login c\ndefault login e password f', 'e:f'],
+    [
+      'macdef init\nmachine host.example login no password no\n\nmachine HOST.example login c password d',
+      'c:d',
+    ],
+    ['machine other login a password b', undefined],
+    ['machine', undefined],
+    ['', undefined],
+  ])('netrc %j', (text, expected) => {
+    const login = parseNetrc(text, 'host.example')
+    expect(login && `${login.username}:${login.password}`).toBe(expected)
   })
 
   test('nobody knows a password: one clear error', async () => {
