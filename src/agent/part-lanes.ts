@@ -52,8 +52,10 @@ export class PartLanes {
       this.#start()
       return
     }
+    let granted = false
     await new Promise<void>((resolve) => {
       const done = (): void => {
+        granted = true
         signal?.removeEventListener('abort', onAbort)
         resolve()
       }
@@ -64,14 +66,20 @@ export class PartLanes {
       this.#waiting.push(done)
       signal?.addEventListener('abort', onAbort, { once: true })
     })
+    if (granted && signal?.aborted === true) this.#end()
     throwIfAborted(signal)
   }
 
   /** Leaves the lane; `bytes` of a part were sent in it, 0 when it failed. */
   leave(bytes: number): void {
     this.#tick()
-    this.#inFlight--
     this.#measure(bytes)
+    this.#end()
+  }
+
+  #end(): void {
+    this.#tick()
+    this.#inFlight--
     while (this.#inFlight < this.#width) {
       const next = this.#waiting.shift()
       if (next === undefined) return

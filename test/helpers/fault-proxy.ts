@@ -24,6 +24,8 @@ export type Fault =
   | { kind: 'reset' }
   /** Passes the request on, and resets the connection instead of answering. */
   | { kind: 'lose-answer' }
+  /** Reads so many bytes of the request's body, then nothing more, and never answers. */
+  | { kind: 'swallow'; after: number }
   /** Passes bytes of the request's body on at most at this rate, bytes a second. */
   | { kind: 'slow'; rate: number }
   /** Passes bytes of the answer's body on at most at this rate, bytes a second, which may change; 0 holds them back. */
@@ -37,6 +39,8 @@ export interface FaultProxy {
   received: number
   /** Bytes of answer bodies that went out. */
   sent: number
+  /** Requests that came and were not answered to their end yet. */
+  inFlight: number
   fault: (request: SeenRequest) => Fault | undefined
   close(): Promise<void>
 }
@@ -49,6 +53,8 @@ export async function faultProxy(target: string): Promise<FaultProxy> {
   const server = http.createServer((incoming, outgoing) => {
     const seen = { method: incoming.method ?? '', url: incoming.url ?? '', index: proxy.requests.length }
     proxy.requests.push(seen)
+    proxy.inFlight++
+    outgoing.once('close', () => proxy.inFlight--)
     const fault = proxy.fault(seen)
     incoming.on('data', (chunk: Buffer) => {
       proxy.received += chunk.length
@@ -57,6 +63,14 @@ export async function faultProxy(target: string): Promise<FaultProxy> {
     if (fault?.kind === 'answer') {
       // Behind the whole body, as stores do: a connection closed earlier loses the answer for its sender.
       incoming.resume().on('end', () => outgoing.writeHead(fault.status, fault.headers).end(fault.body ?? ''))
+      return
+    }
+    if (fault?.kind === 'swallow') {
+      let read = 0
+      incoming.on('data', (chunk: Buffer) => {
+        read += chunk.length
+        if (read >= fault.after) incoming.pause()
+      })
       return
     }
     if (fault?.kind === 'reset') {
@@ -140,6 +154,7 @@ export async function faultProxy(target: string): Promise<FaultProxy> {
     requests: [],
     received: 0,
     sent: 0,
+    inFlight: 0,
     fault: () => undefined,
     close: async () => {
       agent.destroy()
