@@ -51,7 +51,7 @@ export async function connect(
     log: Logger
     signal: AbortSignal
     /** Told while somebody may be typing a password. */
-    asking: (now: boolean) => void
+    asking?: (now: boolean) => void
   },
 ): Promise<LfsConnection> {
   const { git, config } = clone
