@@ -2,7 +2,7 @@ import { MAX_OBJECT_SIZE, type Oid } from '../oid.ts'
 import type { Repository } from '../repository.ts'
 import { objectKey, repositoryPrefix } from '../storage/object-key.ts'
 import { objectUrl, type S3Location } from '../storage/s3-location.ts'
-import { presign, type SigningContext } from '../storage/sigv4.ts'
+import { presign, SigningKeyCache, type SigningContext } from '../storage/sigv4.ts'
 import type { SignedRequest } from './credentials.ts'
 import { MAX_PART_SIZE, type PlannedPart } from './part-plan.ts'
 import type { SignedUrls } from './signed-urls.ts'
@@ -63,7 +63,12 @@ export function s3SignerSource(
     // A URL dies with the keys that signed it, whatever it says itself.
     const left = keys.expiresAt === undefined ? MAX_EXPIRES_IN : Math.floor((keys.expiresAt - at) / 1000)
     const expiresIn = Math.max(1, Math.min(options.expiresIn, MAX_EXPIRES_IN, left))
-    const context: SigningContext = { keys, region: site.region, date: new Date(at) }
+    const context: SigningContext = {
+      keys,
+      region: site.region,
+      date: new Date(at),
+      cache: new SigningKeyCache(),
+    }
     const urlOf = (name: ObjectName): URL => objectUrl(site, keyOf(site.prefix, name))
     return {
       expiresIn,

@@ -47,7 +47,12 @@ afterEach(async () => {
 })
 
 const ask = async (url = server.url, signal?: AbortSignal): Promise<number> => {
-  const response = await send({ method: 'GET', url, headers: {}, ...(signal === undefined ? {} : { signal }) })
+  const response = await send({
+    method: 'GET',
+    url,
+    headers: {},
+    ...(signal === undefined ? {} : { signal }),
+  })
   await readText(response)
   return response.status
 }
