@@ -14,6 +14,8 @@ export interface AgentWorld {
   proxy: FaultProxy
   token: string
   work: string
+  /** What the server was started with about its storage, for commands that its operator runs. */
+  storage: NodeJS.ProcessEnv
   /** Puts an object into the LFS storage as git-lfs would, without git. */
   addObject(size: number): Promise<{ oid: string; size: number; path: string; content: Buffer }>
   batch(operation: 'upload' | 'download', objects: { oid: string; size: number }[]): Promise<BatchObject[]>
@@ -61,6 +63,7 @@ export async function agentWorld(backend: Backend, settings: NodeJS.ProcessEnv =
     proxy,
     token,
     work,
+    storage,
     addObject: async (size) => {
       const content = randomBytes(size)
       const oid = createHash('sha256').update(content).digest('hex')
