@@ -46,11 +46,13 @@ for (const pattern of positionals) {
 }
 
 let opened: Promise<Stage> | undefined
+let stopping = false
 for (const [signal, code] of [
   ['SIGINT', 130],
   ['SIGTERM', 143],
 ] as const) {
   process.once(signal, async () => {
+    stopping = true
     await (await opened)?.close()
     process.exit(code)
   })
@@ -68,14 +70,16 @@ try {
     try {
       rows.push(...(await (CASES[name] as (typeof CASES)[string])({ runs, stage })))
     } catch (error) {
+      if (stopping) break
       // The others' figures are still worth having.
       failed = true
       process.stderr.write(`${name} failed: ${error instanceof Error ? error.stack : error}\n`)
     }
   }
 } finally {
-  await (await opened)?.close()
+  if (!stopping) await (await opened)?.close()
 }
+if (stopping) await new Promise(() => {})
 process.stdout.write(markdown(rows))
 if (values.json !== undefined) await writeFile(values.json, json(rows))
 if (failed) process.exitCode = 1
