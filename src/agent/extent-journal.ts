@@ -5,8 +5,12 @@ import type { RangePlan } from './range-plan.ts'
 
 /** Milliseconds after which new bytes are recorded. */
 const INTERVAL = 1000
-/** New bytes that are recorded sooner: a kill costs so much at most, and what is on its way to the disk. */
-const MOST_UNRECORDED = 64 * 2 ** 20
+/**
+ * New bytes that are recorded sooner, as a share of the object, but not less nor more than so many: a kill costs so
+ * much, and what is on its way to the disk.
+ */
+const SHARE = 1 / 64
+const [LEAST_UNRECORDED, MOST_UNRECORDED] = [8 * 2 ** 20, 64 * 2 ** 20]
 
 /**
  * Keeps the map of a download beside its file, so that it survives a kill at any moment. The bytes are on disk before the
@@ -17,6 +21,8 @@ export class ExtentJournal {
   readonly #plan: RangePlan
   readonly #version: () => Omit<ExtentMap, 'extents'>
   readonly #log: Logger
+  /** So many new bytes are recorded at once. */
+  readonly #enough: number
   #unrecorded = 0
   #timer: NodeJS.Timeout | undefined
   #saving: Promise<void> | undefined
@@ -29,13 +35,14 @@ export class ExtentJournal {
     this.#plan = plan
     this.#version = version
     this.#log = log
+    this.#enough = Math.min(MOST_UNRECORDED, Math.max(LEAST_UNRECORDED, plan.size * SHARE))
   }
 
   /** `bytes` more are in the file. */
   written(bytes: number): void {
     this.#unrecorded += bytes
     if (this.#stopped || this.#saving !== undefined) return
-    if (this.#unrecorded >= MOST_UNRECORDED) this.#save()
+    if (this.#unrecorded >= this.#enough) this.#save()
     else this.#timer ??= setTimeout(() => this.#save(), INTERVAL)
   }
 

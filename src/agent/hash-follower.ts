@@ -86,12 +86,12 @@ export class HashFollower {
   }
 
   async #readOn(): Promise<void> {
-    this.#buffer ??= Buffer.allocUnsafeSlow(READ_SIZE)
     for (;;) {
       throwIfAborted(this.#signal)
       if (this.#hashInMemory()) continue
-      const length = Math.min(this.#buffer.length, this.#plan.frontier - this.#at)
+      const length = Math.min(READ_SIZE, this.#plan.frontier - this.#at)
       if (length <= 0) return
+      this.#buffer ??= Buffer.allocUnsafeSlow(READ_SIZE)
       const read = await this.#file.read(this.#buffer, length, this.#at)
       // Somebody has cut the file short: the hash will say so.
       if (read === 0) return

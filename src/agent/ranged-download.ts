@@ -37,8 +37,10 @@ export interface RangedDownloadOptions {
 export class RangedDownload implements GovernedDownload {
   readonly #options: RangedDownloadOptions
   readonly #plan: RangePlan
-  /** Stops all streams when one has failed for good, or the caller wants. */
-  readonly #stop = new AbortController()
+  /** Stops the other streams when one has failed for good. A stream that is alone needs none. */
+  readonly #stop: AbortController | undefined
+  /** Stops all streams. */
+  readonly #signal: AbortSignal
   readonly #running = new Set<Promise<void>>()
   #unsettled = 0
   #arrived = 0
@@ -52,6 +54,8 @@ export class RangedDownload implements GovernedDownload {
     this.#options = options
     this.#plan = options.plan
     this.#etag = options.etag
+    this.#stop = options.governor === undefined ? undefined : new AbortController()
+    this.#signal = this.#stop?.signal ?? options.signal
   }
 
   get streams(): number {
@@ -81,8 +85,8 @@ export class RangedDownload implements GovernedDownload {
   async run(): Promise<void> {
     const { governor, signal } = this.#options
     throwIfAborted(signal)
-    const onAbort = (): void => this.#stop.abort(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
+    const onAbort = (): void => this.#stop?.abort(signal.reason)
+    if (governor !== undefined) signal.addEventListener('abort', onAbort, { once: true })
     governor?.join(this)
     try {
       while (!this.#plan.complete && this.#failure === undefined) {
@@ -110,7 +114,7 @@ export class RangedDownload implements GovernedDownload {
       .catch((error: unknown) => {
         if (error instanceof Retired) return
         this.#failure ??= error
-        this.#stop.abort(this.#failure)
+        this.#stop?.abort(this.#failure)
       })
       .finally(() => {
         settle()
@@ -138,7 +142,7 @@ export class RangedDownload implements GovernedDownload {
   /** Fetches one piece, trying again as long as that can help. */
   async #fetch(held: { piece: Piece }, settle: () => void): Promise<void> {
     const { context, oid } = this.#options
-    const { signal } = this.#stop
+    const signal = this.#signal
     let failures = 0
     let begun = false
     const attempt = async (): Promise<void> => {
@@ -192,8 +196,7 @@ export class RangedDownload implements GovernedDownload {
     const known = this.#etag
     // A weak tag never matches (RFC 9110, section 13.1.1): it can only be compared here.
     const strong = known?.startsWith('W/') === true ? undefined : known
-    const { signal } = this.#stop
-    const response = await access.get(oid, size, { offset, end, etag: strong, signal })
+    const response = await access.get(oid, size, { offset, end, etag: strong, signal: this.#signal })
     const until = checkAnswer(response, { offset, end, size, host: access.host, etag: known })
     this.#etag ??= response.headers.etag
     if (response.status === 200 && (offset > 0 || end < size)) {

@@ -101,7 +101,9 @@ export function receive(body: Readable, length: number, sink: Sink): Promise<voi
     })
     body.on('end', () => end())
     body.on('error', (error: unknown) => end(isTimoneError(error) ? error : broken(error)))
-    body.on('close', () => end(broken(undefined)))
+    body.on('close', () => {
+      if (!ended) end(broken(undefined))
+    })
     // It broke before anybody listened.
     if (body.destroyed) end(broken(body.errored))
   })

@@ -546,6 +546,63 @@ describe('a large object that was begun', () => {
   })
 })
 
+describe('a disk that does not take it', () => {
+  const mount = (...options: string[]) =>
+    execFileSync('mount', ['-t', 'tmpfs', ...options, 'timone-test', storage], { stdio: 'pipe' })
+  const unmount = () => execFileSync('umount', [storage], { stdio: 'pipe' })
+
+  test.each([
+    ['small', () => small, '-o', 'size=64k'],
+    ['large, before its first byte', () => large, '-o', 'size=20m'],
+  ])('full: an object (%s) is disk_full and leaves nothing', async (_what, content, ...options) => {
+    store.content = content()
+    mount(...options)
+    try {
+      await expect(download({ streams: 4 })).rejects.toMatchObject({
+        code: 'disk_full',
+        message: expect.stringContaining(storage),
+      })
+      expect(left()).toEqual([])
+    } finally {
+      unmount()
+    }
+  })
+
+  test('full in the middle of a large object: disk_full, and the disk has its room back', async () => {
+    store.content = large
+    mount('-o', 'size=60m')
+    try {
+      const hog = join(storage, 'hog')
+      store.spoil = ({ index }) => {
+        // There is room for it when it begins.
+        if (index === 0) writeFileSync(hog, Buffer.alloc(30 * MIB))
+        return undefined
+      }
+      await expect(download({ streams: 4 })).rejects.toMatchObject({ code: 'disk_full' })
+      expect(left()).toEqual([])
+    } finally {
+      unmount()
+    }
+  })
+
+  test('read-only: read_only, with the folder', async () => {
+    await new ResumeStore(storage).prepare()
+    mount()
+    try {
+      execFileSync('mount', ['-o', 'remount,ro', storage])
+      for (const content of [small, large]) {
+        store.content = content
+        await expect(download()).rejects.toMatchObject({
+          code: 'read_only',
+          message: expect.stringContaining(storage),
+        })
+      }
+    } finally {
+      unmount()
+    }
+  })
+})
+
 describe('the upload half of the same store', () => {
   test('does not wait for a pipe in place of its notes', async () => {
     const resume = new ResumeStore(storage)
