@@ -2,7 +2,7 @@ import http from 'node:http'
 import https from 'node:https'
 import type { S3Client } from '@aws-sdk/client-s3'
 import { objectUrl, type S3Location } from './s3-location.ts'
-import { EMPTY_SHA256, signHeaders } from './sigv4.ts'
+import { EMPTY_SHA256, SigningKeyCache, signHeaders } from './sigv4.ts'
 
 /** What a look-up found out: the object, that there is none, or nothing that can be relied on. */
 export type Found = { size: number; etag: string } | 'absent' | 'unclear'
@@ -21,6 +21,7 @@ export class S3LookUp {
   readonly #client: S3Client
   readonly #location: S3Location
   readonly #agent: http.Agent
+  readonly #keys = new SigningKeyCache()
 
   /** The client's credentials and its idea of the clock are used. */
   constructor(client: S3Client, location: S3Location) {
@@ -41,6 +42,7 @@ export class S3LookUp {
         keys,
         region: this.#location.region,
         date,
+        cache: this.#keys,
       })
       return await this.#send(url, headers, signal)
     } catch {

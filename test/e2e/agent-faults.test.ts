@@ -129,6 +129,55 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('faults on %s', (backen
     expect(await sha256Of(answer.path as string)).toBe(object.oid)
   })
 
+  test.each<[string, Fault]>([
+    ['a cut connection', { kind: 'cut', after: 1.5 * MIB }],
+    ['503 SlowDown', s3Answer(503, 'SlowDown')],
+    ['500 InternalError', s3Answer(500, 'InternalError')],
+    ['a reset connection', { kind: 'reset' }],
+  ])('a download on several streams survives %s', async (_what, fault) => {
+    const object = await here.addObject(32 * MIB)
+    await here.upload(object)
+    let gets = 0
+    const { answer, agent } = await download(object, () => {
+      // Slow enough, each, for a second stream to be worth it: that one and the next meet the fault.
+      here.proxy.fault = (request) => {
+        if (!isGet(request)) return undefined
+        gets++
+        return gets === 2 || gets === 3 ? fault : { kind: 'pace', rate: 15 * MIB }
+      }
+    })
+    expect(answer.error).toBeUndefined()
+    expect(await sha256Of(answer.path as string)).toBe(object.oid)
+    expect(gets).toBeGreaterThan(1)
+    const lines = agent.answers.filter(({ event }) => event === 'progress')
+    let before = 0
+    for (const { bytesSoFar = 0, bytesSinceLast = 0 } of lines) {
+      expect(bytesSoFar - before).toBe(bytesSinceLast)
+      expect(bytesSinceLast).toBeGreaterThan(0)
+      before = bytesSoFar
+    }
+    expect(before).toBe(object.size)
+  })
+
+  test('a download goes on when what opens it runs out in the middle', async () => {
+    const object = await here.addObject(12 * MIB)
+    await here.upload(object)
+    const expired = backend === 's3-sts' ? s3Answer(400, 'ExpiredToken') : s3Answer(403, 'AccessDenied')
+    let gets = 0
+    const { answer } = await download(object, () => {
+      here.proxy.sent = 0
+      here.proxy.fault = (request) => {
+        if (!isGet(request)) return undefined
+        gets++
+        return gets < 3 ? { kind: 'cut', after: 4 * MIB } : gets === 3 ? expired : undefined
+      }
+    })
+    expect(answer.error).toBeUndefined()
+    expect(await sha256Of(answer.path as string)).toBe(object.oid)
+    expect(gets).toBe(4)
+    expect(here.proxy.sent).toBeLessThan(12.5 * MIB)
+  })
+
   test('a download that was cut goes on where it stopped', async () => {
     const object = await here.addObject(8 * MIB)
     await here.upload(object)
