@@ -66,6 +66,9 @@ export async function downloadObject(
   } catch (error) {
     if (!worthKeeping(error, size) || (signal.aborted && context.leaveNothing?.() === true))
       await remove(path)
+    // No room was looked for before it came, as is for a larger one.
+    if (size <= SMALL_OBJECT && isTimoneError(error, 'disk_full'))
+      throw new TimoneError('disk_full', `${size} bytes are needed: ${error.message}`, { cause: error })
     throw error
   }
 }

@@ -265,7 +265,10 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('work ahead of what is 
     await agent.terminate()
     here.proxy.fault = () => undefined
     const folder = join(here.work, '.git/lfs/timone')
-    await vi.waitUntil(async () => (await readdir(folder)).length === 0, { timeout: SOON, interval: 20 })
+    await vi.waitUntil(async () => (await readdir(folder)).every((name) => !name.startsWith(second.oid)), {
+      timeout: SOON,
+      interval: 20,
+    })
     const [again] = await here.batch('upload', [second])
     expect(again?.actions?.upload).toBeDefined()
     if (backend === 's3-sts') {
