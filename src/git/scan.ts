@@ -58,10 +58,13 @@ export async function* pointersOfIndex(
   repository: LocalRepository,
   filter: PathFilter = everything,
 ): AsyncGenerator<PointerEntry> {
-  const autocrlf = (await repository.config()).get('core.autocrlf')
+  const config = repository.config()
+  // Waited for below, while git is at work.
+  config.catch(() => {})
   const filtered = withFilterLfs(repository, blobsOfIndex(repository, filter))
   const pointers = slices(pointersAmong(repository, smallBlobs(repository, filtered, POINTER_LIMIT)))
   for await (const slice of withAttributes(repository, pointers, CONVERTING)) {
+    const autocrlf = (await config).get('core.autocrlf')
     for (const { entry, attributes } of slice) {
       const converted = conversion(attributes, autocrlf)
       const unusual = converted === undefined ? entry.unusual : `git converts it besides (${converted})`

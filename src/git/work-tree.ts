@@ -70,8 +70,8 @@ export interface FillOptions {
  * Puts objects in place of the pointer files of the work tree, and records the new files in the index, so that
  * `git status` has nothing to read again.
  *
- * A file that the user changed is not touched. That is looked at right before the new file is renamed into place; a change
- * in the microseconds between is lost, as it is with git's own checkout.
+ * A file that the user changed is not touched. That is looked at right before the new file takes its place, and again when
+ * it was moved aside: only bytes written into the very pointer in the microseconds after that are lost.
  * @throws {TimoneError} `config` without a work tree, `cancelled`, `disk_full`
  */
 export async function fillWorkTree(
@@ -258,26 +258,23 @@ class WorkTreeFill implements Fill {
     }
   }
 
-  /** Renames the finished copy into place, when the file is still what it was. */
+  /** Puts the finished copy in the place of the file, when that is still what it was. */
   #settle(entry: FillEntry, begun: Begun): void {
     const { target, before, temporary, mode, objectMode } = begun
     if (this.#options.copy !== undefined || mode !== objectMode) chmodSync(temporary, mode)
     this.#staging.date(temporary)
     const now = lstatSync(target, { bigint: true, throwIfNoEntry: false })
     const same =
-      now === undefined
-        ? before === undefined
-        : before !== undefined &&
-          now.ino === before.ino &&
-          now.size === before.size &&
-          now.mtimeNs === before.mtimeNs &&
-          now.ctimeNs === before.ctimeNs
-    if (!same || parentFolder(this.#root, entry.path, false) === undefined) {
+      now === undefined ? before === undefined : isSame(now, before) && now.ctimeNs === before?.ctimeNs
+    if (
+      !same ||
+      parentFolder(this.#root, entry.path, false) === undefined ||
+      !exchange(target, temporary, before)
+    ) {
       unlinkSync(temporary)
       this.#leave(entry, 'changed', 'the file was changed while it was being filled')
       return
     }
-    renameSync(temporary, target)
     // After the rename: that, too, moves the change time.
     this.#fresh.push({ path: entry.path, blob: entry.blob, stat: lstatSync(target, { bigint: true }) })
     this.#filled++
@@ -292,7 +289,8 @@ class WorkTreeFill implements Fill {
       // It was never made.
     }
     throwFatal(error)
-    this.#leave(entry, 'failed', systemCode(error) ?? String(error))
+    if (systemCode(error) === 'EXDEV') this.#leave(entry, 'unusual', 'its folder is another mount')
+    else this.#leave(entry, 'failed', systemCode(error) ?? String(error))
   }
 
   #leave(entry: FillEntry, reason: FillReason, detail: string): undefined {
@@ -313,6 +311,35 @@ interface Begun {
   readonly mode: number
   readonly objectMode: number
 }
+
+/**
+ * Moves the pointer aside, then the new file into its place; false: what was moved aside was no longer the file that was
+ * looked at, and is back. Not one rename over the other: there ext4 waits for the new file's blocks, which takes longer
+ * than the copy. A process killed in between leaves no file, which the next fill makes as it makes any that is missing.
+ */
+function exchange(target: string, temporary: string, before: BigIntStats | undefined): boolean {
+  if (before === undefined) {
+    renameSync(temporary, target)
+    return true
+  }
+  const aside = `${temporary}.old`
+  renameSync(target, aside)
+  try {
+    if (!isSame(lstatSync(aside, { bigint: true }), before)) {
+      renameSync(aside, target)
+      return false
+    }
+    renameSync(temporary, target)
+  } catch (error) {
+    renameSync(aside, target)
+    throw error
+  }
+  unlinkSync(aside)
+  return true
+}
+
+const isSame = (now: BigIntStats, before: BigIntStats | undefined): boolean =>
+  now.ino === before?.ino && now.size === before.size && now.mtimeNs === before.mtimeNs
 
 const pointerBytes = Buffer.allocUnsafeSlow(POINTER_LIMIT)
 
