@@ -62,6 +62,7 @@ export async function startWan(options: WanOptions): Promise<Wan> {
       await (await fetch(`${url}reset`, { method: 'POST' })).text()
     },
     close: async () => {
+      if (child.exitCode !== null || child.signalCode !== null) return
       const ended = once(child, 'exit')
       child.stdin.end()
       await ended
