@@ -253,10 +253,14 @@ export class Stage {
   /** Runs a command to its end. @throws {Error} when it fails, with the end of what it printed. */
   async run(command: string, args: string[], cwd: string, env: NodeJS.ProcessEnv): Promise<void> {
     const { code, stdout, stderr } = await run(command, args, { cwd, env, timeout: PATIENCE })
-    if (code !== 0)
-      throw new Error(
-        `${command} ${args.join(' ')} exited with ${code}:\n${`${stdout}${stderr}`.slice(-2000)}`,
-      )
+    if (code === 0) return
+    const ended = Object.entries(this.servers).flatMap(([net, server]) => {
+      const { exitCode, signalCode } = server.process
+      if (exitCode === null && signalCode === null) return []
+      return [`\nthe server for ${net} had ended, ${signalCode ?? exitCode}: ${server.log().slice(-2000)}`]
+    })
+    const printed = `${stdout}${stderr}`.slice(-2000)
+    throw new Error(`${command} ${args.join(' ')} exited with ${code}:\n${printed}${ended.join('')}`)
   }
 
   /** Runs a command and measures it. What others have written is on the disk before it starts. */
