@@ -1,30 +1,17 @@
 import type { Hash } from 'node:crypto'
-import type { FileHandle } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { throwIfAborted } from '../access/http-client.ts'
 import type { PlannedPart } from '../access/part-plan.ts'
-import { TimoneError } from '../errors.ts'
 import type { PartBody } from './object-access.ts'
 import type { Progress } from './progress.ts'
+import type { SourceFile } from './source-file.ts'
 
 /** Bytes read at a time where a part does not fit into a buffer. */
 const READ_SIZE = 256 * 1024
-const tooShort = (): TimoneError =>
-  new TimoneError('size_mismatch', 'the file became shorter while being sent')
-
-/** Reads a part into `buffer`, which has its size. @throws `size_mismatch` when the file ends before it. */
-export async function fillBuffer(file: FileHandle, part: PlannedPart, buffer: Buffer): Promise<void> {
-  let done = 0
-  while (done < part.size) {
-    const { bytesRead } = await file.read(buffer, done, part.size - done, part.offset + done)
-    if (bytesRead === 0) throw tooShort()
-    done += bytesRead
-  }
-}
 
 /** Reads a part that is too large for a buffer once, only to hash it; the pages are warm when it is sent. */
 export async function hashPart(
-  file: FileHandle,
+  file: SourceFile,
   part: PlannedPart,
   hashes: readonly Hash[],
   signal: AbortSignal,
@@ -33,11 +20,10 @@ export async function hashPart(
   let done = 0
   while (done < part.size) {
     throwIfAborted(signal)
-    const length = Math.min(buffer.length, part.size - done)
-    const { bytesRead } = await file.read(buffer, 0, length, part.offset + done)
-    if (bytesRead === 0) throw tooShort()
-    for (const hash of hashes) hash.update(buffer.subarray(0, bytesRead))
-    done += bytesRead
+    const bytes = buffer.subarray(0, part.size - done)
+    await file.fill(bytes, part.offset + done)
+    for (const hash of hashes) hash.update(bytes)
+    done += bytes.length
   }
 }
 
@@ -60,7 +46,7 @@ export function bufferedBody(bytes: Buffer, progress: Progress, digest: string |
 
 /** The body of a part that is read again for each try. */
 export function streamedBody(
-  file: FileHandle,
+  file: SourceFile,
   part: PlannedPart,
   progress: Progress,
   digest: string | undefined,
@@ -71,14 +57,13 @@ export function streamedBody(
     while (read < part.size) {
       // A new buffer each time: the socket keeps what it has not sent yet.
       const buffer = Buffer.allocUnsafe(Math.min(READ_SIZE, part.size - read))
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, part.offset + read)
-      if (bytesRead === 0) throw tooShort()
-      read += bytesRead
-      yield bytesRead === buffer.length ? buffer : buffer.subarray(0, bytesRead)
+      await file.fill(buffer, part.offset + read)
+      read += buffer.length
+      yield buffer
       // An attempt that was given up may still be here when the next one is under way.
       if (attempt !== current) return
-      attempt.sent += bytesRead
-      progress.add(bytesRead)
+      attempt.sent += buffer.length
+      progress.add(buffer.length)
     }
   }
   return {

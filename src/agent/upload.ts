@@ -1,16 +1,16 @@
 import { createHash } from 'node:crypto'
-import { type FileHandle, open } from 'node:fs/promises'
 import { throwIfAborted } from '../access/http-client.ts'
 import { MIN_PART_SIZE, type PlannedPart, planParts } from '../access/part-plan.ts'
-import { isTimoneError, systemCode, TimoneError } from '../errors.ts'
+import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Oid } from '../oid.ts'
 import type { ObjectAccess, Upload } from './object-access.ts'
-import { bufferedBody, fillBuffer, hashPart, streamedBody } from './part-body.ts'
+import { bufferedBody, hashPart, streamedBody } from './part-body.ts'
 import type { PartBuffers } from './part-buffers.ts'
 import type { PartLanes } from './part-lanes.ts'
 import type { Progress } from './progress.ts'
 import type { ResumeStore } from './resume-store.ts'
+import { SourceFile } from './source-file.ts'
 
 export interface UploadContext {
   access: ObjectAccess
@@ -46,14 +46,9 @@ export async function uploadObject(
   progress: Progress,
   signal: AbortSignal,
 ): Promise<void> {
-  const file = await open(path, 'r').catch((error: unknown) => {
-    const code = systemCode(error) ?? 'unknown error'
-    throw new TimoneError(code === 'ENOENT' ? 'not_found' : 'denied', `cannot read ${path} (${code})`, {
-      cause: error,
-    })
-  })
+  const file = await SourceFile.open(path)
   try {
-    const { size: found, mtimeMs } = await file.stat()
+    const { size: found, mtimeMs } = file
     if (found !== size) {
       throw new TimoneError('size_mismatch', `${path} has ${found} bytes, not ${size}: run git lfs fsck`)
     }
@@ -72,7 +67,7 @@ export async function uploadObject(
       await attempt()
     })
   } finally {
-    await file.close()
+    file.close()
   }
 }
 
@@ -137,7 +132,7 @@ function delayed(signal: AbortSignal): AbortSignal {
 const PATIENCE = 5000
 
 async function send(
-  file: FileHandle,
+  file: SourceFile,
   oid: Oid,
   size: number,
   upload: Upload,
@@ -167,7 +162,7 @@ async function send(
  * need look: the single request is bound to the oid, or the server hashes the whole.
  */
 async function sendParts(
-  file: FileHandle,
+  file: SourceFile,
   size: number,
   upload: Upload,
   { buffers, lanes }: UploadContext,
@@ -205,7 +200,7 @@ async function sendParts(
         const hashes = [whole, digest].filter((hash) => hash !== undefined)
         if (part.size <= buffers.largest) {
           buffer = await buffers.take(part.size, either)
-          await fillBuffer(file, part, buffer)
+          await file.fill(buffer, part.offset)
           for (const hash of hashes) hash.update(buffer)
         } else if (hashes.length > 0) {
           await hashPart(file, part, hashes, either)
@@ -248,7 +243,7 @@ async function sendParts(
 
 /** An object in one request, which the oid is bound to: no hash, no lane. */
 async function sendWhole(
-  file: FileHandle,
+  file: SourceFile,
   part: PlannedPart,
   upload: Upload,
   buffers: PartBuffers,
@@ -261,7 +256,7 @@ async function sendWhole(
   }
   const buffer = await buffers.take(part.size, signal)
   try {
-    await fillBuffer(file, part, buffer)
+    await file.fill(buffer, part.offset)
     await upload.putPart(part, bufferedBody(buffer, progress, undefined), signal)
   } finally {
     buffers.give(buffer)
