@@ -185,9 +185,9 @@ export class ResumeStore {
     return found.sort((a, b) => (a.state.startedAt ?? 0) - (b.state.startedAt ?? 0))
   }
 
-  #ownerOf({ owner }: UploadState): RememberedUpload['owner'] {
-    if (owner.host !== this.#host) return 'elsewhere'
-    return isAlive(owner.pid) && owner.pid !== process.pid ? 'alive' : 'gone'
+  #ownerOf(state: UploadState): RememberedUpload['owner'] {
+    if (!this.#isForeign(state)) return 'gone'
+    return state.owner.host === this.#host ? 'alive' : 'elsewhere'
   }
 
   /** Remembers an upload of this process, unless another live process has one of the same object there. */
@@ -246,7 +246,7 @@ export class ResumeStore {
   }
 }
 
-/** Whether `state` has the form that an upload can go on with. */
+/** Whether `state` has the form that an upload can go on with; an owner that makes no sense is nobody. */
 function isState(state: Partial<UploadState> | undefined): state is UploadState {
   return (
     state !== undefined &&
@@ -259,9 +259,7 @@ function isState(state: Partial<UploadState> | undefined): state is UploadState 
     state.partSize > 0 &&
     typeof state.uploadId === 'string' &&
     state.uploadId !== '' &&
-    (state.startedAt === undefined || isTime(state.startedAt)) &&
-    typeof state.owner?.host === 'string' &&
-    typeof state.owner.pid === 'number'
+    (state.startedAt === undefined || isTime(state.startedAt))
   )
 }
 

@@ -32,7 +32,7 @@ export async function rememberedUploads(
           repository: placeOf(state.target),
           startedAt: new Date(state.startedAt ?? 0),
           stored: check ? await storedOf(upload, server) : undefined,
-          details: { part_size: state.partSize, owner: { ...state.owner, state: owner } },
+          details: { part_size: state.partSize, owner },
           busy:
             owner === 'alive'
               ? `process ${state.owner.pid} is sending it`
