@@ -13,6 +13,7 @@ import {
   renameSync,
   unlinkSync,
 } from 'node:fs'
+import { unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -124,6 +125,8 @@ class WorkTreeFill implements Fill {
   readonly #unfilled: Unfilled[] = []
   readonly #refused: string | undefined
   readonly #large = new Set<Promise<void>>()
+  /** Of pointers that were moved aside. */
+  readonly #removals: Promise<void>[] = []
   readonly #umask = process.umask()
   #filled = 0
   #bytes = 0
@@ -171,6 +174,7 @@ class WorkTreeFill implements Fill {
   }
 
   async finish(): Promise<FillResult> {
+    await Promise.all(this.#removals)
     this.#staging.close()
     const index = await recordStats(this.#repository, [...this.#fresh, ...(await this.#unrecorded())])
     return {
@@ -269,7 +273,7 @@ class WorkTreeFill implements Fill {
     if (
       !same ||
       parentFolder(this.#root, entry.path, false) === undefined ||
-      !exchange(target, temporary, before)
+      !this.#exchange(target, temporary, before)
     ) {
       unlinkSync(temporary)
       this.#leave(entry, 'changed', 'the file was changed while it was being filled')
@@ -280,6 +284,33 @@ class WorkTreeFill implements Fill {
     this.#filled++
     this.#bytes += entry.size
     this.#options.onFile?.(entry)
+  }
+
+  /**
+   * Moves the pointer aside, then the new file into its place; false: what was moved aside was no longer the file that was
+   * looked at, and is back. Not one rename over the other: there ext4 waits for the new file's blocks, which takes longer
+   * than the copy. A process killed in between leaves no file, which the next fill makes as it makes any that is missing.
+   */
+  #exchange(target: string, temporary: string, before: BigIntStats | undefined): boolean {
+    if (before === undefined) {
+      renameSync(temporary, target)
+      return true
+    }
+    const aside = `${temporary}.old`
+    renameSync(target, aside)
+    try {
+      if (!isSame(lstatSync(aside, { bigint: true }), before)) {
+        renameSync(aside, target)
+        return false
+      }
+      renameSync(temporary, target)
+    } catch (error) {
+      renameSync(aside, target)
+      throw error
+    }
+    // Not at once: ext4 takes milliseconds for it, and the next file need not wait.
+    this.#removals.push(unlink(aside).catch(() => {}))
+    return true
   }
 
   #fail(entry: FillEntry, begun: Begun, error: unknown): void {
@@ -310,32 +341,6 @@ interface Begun {
   readonly temporary: string
   readonly mode: number
   readonly objectMode: number
-}
-
-/**
- * Moves the pointer aside, then the new file into its place; false: what was moved aside was no longer the file that was
- * looked at, and is back. Not one rename over the other: there ext4 waits for the new file's blocks, which takes longer
- * than the copy. A process killed in between leaves no file, which the next fill makes as it makes any that is missing.
- */
-function exchange(target: string, temporary: string, before: BigIntStats | undefined): boolean {
-  if (before === undefined) {
-    renameSync(temporary, target)
-    return true
-  }
-  const aside = `${temporary}.old`
-  renameSync(target, aside)
-  try {
-    if (!isSame(lstatSync(aside, { bigint: true }), before)) {
-      renameSync(aside, target)
-      return false
-    }
-    renameSync(temporary, target)
-  } catch (error) {
-    renameSync(aside, target)
-    throw error
-  }
-  unlinkSync(aside)
-  return true
 }
 
 const isSame = (now: BigIntStats, before: BigIntStats | undefined): boolean =>
