@@ -12,6 +12,11 @@ async function main(): Promise<number> {
     const { runAgent, runEngine } = await import('./cli/agent.ts')
     return isAgent ? runAgent(process.env) : runEngine(process.env)
   }
+  // Whoever read our output has seen enough (`| head -1`): end as SIGPIPE ends other programs. Node ignores it.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error
+    process.exit(141)
+  })
   const moves = args[0] === 'push' || args[0] === 'pull' || args[0] === 'fetch'
   const { run } = moves ? await import('./cli/transfer-program.ts') : await import('./cli/program.ts')
   const { stdin, stdout, stderr, env } = process

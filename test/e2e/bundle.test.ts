@@ -44,6 +44,20 @@ describe('dist/timone.js', () => {
     expect((await timone(copied, [], INIT)).stdout).toBe('{}\n')
   })
 
+  test('a reader that has seen enough ends it quietly', async () => {
+    const ran = await run(
+      'bash',
+      ['-c', `"$0" serve --help | head -c 1; echo " \${PIPESTATUS[0]}"`, copied],
+      {
+        cwd: world.folder,
+        env: world.env,
+      },
+    )
+    // The help may fit into the pipe before its reader is gone.
+    expect(ran.stdout).toMatch(/^U (0|141)\n$/)
+    expect(ran.stderr).toBe('')
+  })
+
   test('on a Node that is too old it says so in one line', async () => {
     const pretend = `Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.20.2' } }); require(${JSON.stringify(TIMONE)})`
     const ran = await run(process.execPath, ['-e', pretend], { cwd: world.folder, env: world.env })
