@@ -7,7 +7,7 @@ import { readLines } from './channel.ts'
 import type { EngineAnswer, EngineRequest } from './engine-wire.ts'
 import type { Progress } from './progress.ts'
 import type { TransferMessage } from './protocol.ts'
-import type { Transfer } from './session.ts'
+import type { SessionEnd, Transfer } from './session.ts'
 
 /** A child process with pipes to its stdin and from its stdout. */
 export type EngineProcess = ChildProcess & { stdin: Writable; stdout: Readable }
@@ -77,8 +77,8 @@ export class EngineLink {
     }
   }
 
-  /** Lets the engine clean up and end; gives up waiting for that after {@link LAST_WAIT}. */
-  async close(): Promise<void> {
+  /** Lets the engine clean up and end, since git-lfs has finished or is cut off; gives up waiting for that after {@link LAST_WAIT}. */
+  async close(how: SessionEnd): Promise<void> {
     this.#closed = true
     const engine = this.#engine
     if (engine === undefined) return
@@ -87,7 +87,7 @@ export class EngineLink {
       engine.once('error', () => resolve())
       setTimeout(resolve, LAST_WAIT).unref()
     })
-    this.#send({ close: true })
+    this.#send({ close: how })
     engine.stdin.end()
     engine.stdout.destroy()
     // Waited for, or it would stay behind as a zombie in containers whose first process is no init.

@@ -6,7 +6,7 @@ import { readLines } from './channel.ts'
 import type { EngineAnswer, EngineRequest } from './engine-wire.ts'
 import { Progress } from './progress.ts'
 import type { TransferMessage } from './protocol.ts'
-import type { Transfer } from './session.ts'
+import type { SessionEnd, Transfer } from './session.ts'
 
 export interface EngineOptions {
   /** From the front: requests, one JSON object a line. */
@@ -24,10 +24,10 @@ const QUIET = 100
 const SMALL = 2 ** 20
 
 /**
- * Serves the front's requests until it says that it has no more, or its end of the pipe closes. Gives `closed` in the
- * first case: then there is time to clean up; a front that is just gone was killed, and its user has the terminal back.
+ * Serves the front's requests until it says that it has no more, and how git-lfs ended, or until its end of the pipe
+ * closes: `gone`. A front that is just gone was killed, and its user has the terminal back: there is no time to clean up.
  */
-export async function serveEngine(options: EngineOptions): Promise<'closed' | 'gone'> {
+export async function serveEngine(options: EngineOptions): Promise<SessionEnd | 'gone'> {
   const { input, output, transfer, log } = options
   const running = new Map<number, AbortController>()
   // The front has gone: nobody is left to be told.
@@ -55,7 +55,7 @@ export async function serveEngine(options: EngineOptions): Promise<'closed' | 'g
   }
 
   return new Promise((resolve) => {
-    const end = (how: 'closed' | 'gone'): void => {
+    const end = (how: SessionEnd | 'gone'): void => {
       const cancelled = new TimoneError('cancelled', 'git-lfs is gone')
       for (const stop of running.values()) stop.abort(cancelled)
       resolve(how)
@@ -63,7 +63,7 @@ export async function serveEngine(options: EngineOptions): Promise<'closed' | 'g
     readLines(input, {
       line: (text) => {
         const request = JSON.parse(text) as EngineRequest
-        if ('close' in request) end('closed')
+        if ('close' in request) end(request.close)
         else if ('cancel' in request)
           running.get(request.id)?.abort(new TimoneError('cancelled', request.cancel))
         else void serve(request.id, request.message)

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import type { Logger } from '../log.ts'
 import { EngineLink, type EngineProcess } from './engine-link.ts'
 import { sweepMeetingPlaces } from './meeting-place.ts'
-import { runSession } from './session.ts'
+import { runSession, type SessionEnd } from './session.ts'
 import { becomeFront, joinFront, type Pipes } from './siblings.ts'
 
 export interface FrontOptions {
@@ -28,9 +28,10 @@ export interface FrontOptions {
 export async function runFront(options: FrontOptions): Promise<void> {
   const { place, own, log, signal } = options
   const engine = new EngineLink({ spawn: options.spawnEngine, log })
-  const sessions = new Set<Promise<void>>()
+  const sessions = new Set<Promise<unknown>>()
+  let ended: SessionEnd = 'finished'
   const serve = ({ input, output }: Pipes): void => {
-    const session = runSession({
+    const conversation = runSession({
       input,
       output,
       log,
@@ -41,7 +42,9 @@ export async function runFront(options: FrontOptions): Promise<void> {
         engine.start()
         return engine.transfer
       },
-    }).finally(() => {
+    })
+    const session = conversation.then((how) => {
+      if (how === 'cut') ended = 'cut'
       sessions.delete(session)
       // What was written last may still be on its way, or nobody may read it any more.
       output.end()
@@ -62,7 +65,7 @@ export async function runFront(options: FrontOptions): Promise<void> {
   serve(own())
   while (sessions.size > 0) await Promise.race(sessions)
   front?.close()
-  await engine.close()
+  await engine.close(ended)
   if (place !== undefined) sweepMeetingPlaces(place)
 }
 

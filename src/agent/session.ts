@@ -39,6 +39,9 @@ export interface SessionOptions {
   grace?: number
 }
 
+/** How a conversation ended: by `terminate`, or because one end went away. */
+export type SessionEnd = 'finished' | 'cut'
+
 /** HTTP-like integer for each kind of failure: git-lfs prints it in brackets before the message. */
 const WIRE_CODES: Record<ErrorCode, number> = {
   cancelled: 499,
@@ -94,7 +97,7 @@ export function toWireError(error: unknown, what?: string): WireError {
  * to it, and nothing else is ever written. After end of file (git-lfs was killed, or its terminal interrupted) a
  * transfer in flight is stopped after `grace`; what it left on disk is what the next run continues from.
  */
-export async function runSession(options: SessionOptions): Promise<void> {
+export async function runSession(options: SessionOptions): Promise<SessionEnd> {
   const { input, output, log } = options
   const stop = new AbortController()
   const cancel = (why: string): void => {
@@ -151,7 +154,7 @@ export async function runSession(options: SessionOptions): Promise<void> {
 
   let transfer: Promise<Transfer> | undefined
   for (let message = await next(); message !== undefined; message = await next()) {
-    if (message.event === 'terminate') return
+    if (message.event === 'terminate') return 'finished'
     if (message.event === 'init') {
       if (initialised) {
         log.warn({}, 'ignored a second init')
@@ -169,6 +172,7 @@ export async function runSession(options: SessionOptions): Promise<void> {
       await answer(message, transfer, writer, stop.signal, log)
     }
   }
+  return 'cut'
 }
 
 async function answer(

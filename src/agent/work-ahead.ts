@@ -7,7 +7,7 @@ import type { Logger } from '../log.ts'
 import { storageOfObjectPath } from './git-environment.ts'
 import { Progress } from './progress.ts'
 import { REPLACE, type TransferMessage } from './protocol.ts'
-import type { Transfer } from './session.ts'
+import type { SessionEnd, Transfer } from './session.ts'
 
 export interface WorkAheadOptions {
   /** Does the moving; its own bounds decide how much of what is begun here is really under way. */
@@ -67,16 +67,20 @@ export class WorkAhead {
     return moving
   }
 
-  /** Stops and removes what was never asked for. Call it when nobody can ask any more. */
-  async close(): Promise<void> {
+  /**
+   * Stops what was never asked for, when nobody can ask any more. Where git-lfs has finished, all of it is removed; where
+   * it was cut off, the next run goes on with it.
+   */
+  async close(how: SessionEnd): Promise<void> {
     this.#planned.clear()
     const jobs = [...this.#jobs.values()]
     this.#jobs.clear()
     await Promise.all(
-      jobs.map(async ({ stop, moved }) => {
-        stop.abort(new TimoneError('cancelled', 'git-lfs did not ask for it'))
-        const { path } = await moved.catch((): { path?: string } => ({}))
-        if (path !== undefined) await rm(path, { force: true })
+      jobs.map(async (job) => {
+        if (how === 'cut') job.asked = true
+        job.stop.abort(new TimoneError('cancelled', 'git-lfs did not ask for it'))
+        const { path } = await job.moved.catch((): { path?: string } => ({}))
+        if (path !== undefined && how === 'finished') await rm(path, { force: true })
       }),
     )
   }

@@ -68,9 +68,9 @@ export async function runEngine(env: NodeJS.ProcessEnv): Promise<number> {
   transfer.catch(() => {})
   const how = await serveEngine({ input: process.stdin, output: openOutput(), transfer, log })
   // An agent that is just gone was killed: its user has the terminal back, and what is on disk is for the next run.
-  if (how === 'closed') {
+  if (how !== 'gone') {
     const cleanUp = opened.then(async ({ transfers, ahead }) => {
-      await ahead.close()
+      await ahead.close(how)
       await transfers.close()
     })
     await Promise.race([cleanUp.catch(() => {}), new Promise((resolve) => setTimeout(resolve, CLEAN_UP))])

@@ -81,8 +81,8 @@ describe('front and engine', () => {
   test('the engine knows a front that has finished from one that was killed', async () => {
     const finished = linked(async () => ({}))
     finished.link.start()
-    void finished.link.close()
-    expect(await finished.served).toBe('closed')
+    void finished.link.close('finished')
+    expect(await finished.served).toBe('finished')
     const killed = linked(async () => ({}))
     killed.link.start()
     killed.stdin.end()
@@ -90,7 +90,7 @@ describe('front and engine', () => {
   })
 
   test('both stop what is under way', async () => {
-    for (const end of ['closed', 'gone'] as const) {
+    for (const end of ['finished', 'cut', 'gone'] as const) {
       let stopped: unknown
       const { link, served, stdin } = linked(
         (_asked, _progress, signal) =>
@@ -103,8 +103,8 @@ describe('front and engine', () => {
       )
       link.transfer(message('a'), silent(), never).catch(() => {})
       await new Promise((resolve) => setImmediate(resolve))
-      if (end === 'closed') void link.close()
-      else stdin.end()
+      if (end === 'gone') stdin.end()
+      else void link.close(end)
       expect(await served).toBe(end)
       expect(stopped).toMatchObject({ code: 'cancelled' })
     }
@@ -152,7 +152,7 @@ describe('an engine that ends', () => {
     })
     expect(await front.transfer(message('o'), progress, never)).toEqual({ path: '/engine/2' })
     expect(reports).toEqual([5_000_000])
-    await front.close()
+    await front.close('finished')
   })
 
   test('while nothing is to do is replaced when there is', async () => {
@@ -163,7 +163,7 @@ describe('an engine that ends', () => {
     first.kill('SIGKILL')
     await gone
     expect(await front.transfer(message('a'), silent(), never)).toEqual({ path: '/engine/2' })
-    await front.close()
+    await front.close('finished')
   })
 
   test('again and again fails clearly, and the next object has a new chance', async () => {
@@ -173,7 +173,7 @@ describe('an engine that ends', () => {
       message: expect.stringMatching(/engine ended with SIGKILL, 4 times: repeat the command/),
     })
     expect(await front.transfer(message('a'), silent(), never)).toEqual({ path: '/engine/5' })
-    await front.close()
+    await front.close('finished')
   })
 
   test('that cannot be started is said', async () => {
