@@ -138,7 +138,7 @@ for (const gitLfs of gitLfsVersions()) {
         const again = await timone(world, clone, 'pull', '--json')
         expect(summaryOf(again)).toMatchObject({ moved: 0, skipped: 156, files: 0, bytes: 0 })
         expect(eventsOf(again)[0]).toEqual({ event: 'start', command: 'pull', endpoint: null })
-      })
+      }, 180_000)
     })
 
     describe('in every kind of repository', () => {
