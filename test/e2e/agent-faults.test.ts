@@ -96,7 +96,7 @@ describe.each(['s3-sts', 's3-url', 'file'] as Backend[])('faults on %s', (backen
     const { answer } = await upload(object)
     expect(answer).toEqual({ event: 'complete', oid: object.oid })
     const parts = here.proxy.requests.filter(({ method }) => method === 'PUT')
-    expect(parts).toHaveLength(4)
+    expect(parts).toHaveLength(6)
     expect(await stored(object)).toBe(true)
   })
 
@@ -408,7 +408,7 @@ describe('credentials', () => {
       here.proxy.requests.length = 0
       const answer = await agent.transfer('upload', asked as BatchObject, object.path)
       expect(answer).toEqual({ event: 'complete', oid: object.oid })
-      expect(here.proxy.requests.filter(isPut)).toHaveLength(5)
+      expect(here.proxy.requests.filter(isPut)).toHaveLength(9)
       await agent.terminate()
       expect(agent.stderr.split('got storage credentials').length - 1).toBe(2)
     } finally {
