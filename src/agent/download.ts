@@ -73,14 +73,6 @@ export async function downloadObject(
   }
 }
 
-/**
- * Removes what an ended or aborted download of `oid` by this process has left to go on with. The file of a successful
- * one is the caller's, and is removed too if it lies there still.
- */
-export async function discardDownload(oid: Oid, resume: ResumeStore): Promise<void> {
-  await remove(resume.partialPath(oid))
-}
-
 async function remove(path: string): Promise<void> {
   await rm(path, { force: true }).catch(() => {})
   await dropExtentMap(path)

@@ -16,13 +16,20 @@ export interface TransferOptions {
   leaveNothing?: () => boolean
 }
 
-/** Moves one object. Gives the path of the finished file for a download. Errors fail that object only. */
+export interface Transferred {
+  /** The finished file of a download. */
+  path?: string
+  /** It came out of the shared cache. */
+  cached?: boolean
+}
+
+/** Moves one object. Errors fail that object only. */
 export type Transfer = (
   message: TransferMessage,
   progress: Progress,
   signal: AbortSignal,
   options?: TransferOptions,
-) => Promise<{ path?: string }>
+) => Promise<Transferred>
 
 export interface SessionOptions {
   input: Readable

@@ -218,7 +218,7 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
         : { ...given, action: { ...given.action, href: hrefWithoutPlan(given.action.href) } }
     if (message.event === 'download') {
       const path = await cached(oid, message.size, progress, signal)
-      if (path !== undefined) return { path }
+      if (path !== undefined) return { path, cached: true }
     }
     const access = await accessFor(message, signal)
     if (message.event === 'upload') {

@@ -7,7 +7,7 @@ import type { Logger } from '../log.ts'
 import { storageOfObjectPath } from './git-environment.ts'
 import { Progress } from './progress.ts'
 import { REPLACE, type TransferMessage } from './protocol.ts'
-import type { SessionEnd, Transfer } from './session.ts'
+import type { SessionEnd, Transfer, Transferred } from './session.ts'
 
 export interface WorkAheadOptions {
   /** Does the moving; its own bounds decide how much of what is begun here is really under way. */
@@ -26,7 +26,7 @@ interface Job {
   readonly stop: AbortController
   readonly progress: HeldProgress
   readonly kind: keyof typeof AHEAD
-  moved: Promise<{ path?: string }>
+  moved: Promise<Transferred>
   asked: boolean
   failed: boolean
 }
@@ -79,7 +79,7 @@ export class WorkAhead {
       jobs.map(async (job) => {
         if (how === 'cut') job.asked = true
         job.stop.abort(new TimoneError('cancelled', 'git-lfs did not ask for it'))
-        const { path } = await job.moved.catch((): { path?: string } => ({}))
+        const { path } = await job.moved.catch((): Transferred => ({}))
         if (path !== undefined && how === 'finished') await rm(path, { force: true })
       }),
     )
@@ -167,7 +167,7 @@ export class WorkAhead {
 }
 
 /** Waits for a job in place of whoever asks for its object. */
-async function joined(job: Job, progress: Progress, signal: AbortSignal): Promise<{ path?: string }> {
+async function joined(job: Job, progress: Progress, signal: AbortSignal): Promise<Transferred> {
   const stop = (): void => job.stop.abort(signal.reason)
   signal.addEventListener('abort', stop, { once: true })
   job.progress.passTo(progress)

@@ -74,10 +74,7 @@ export async function moveObjects(options: MoveOptions): Promise<MoveResult> {
     try {
       const message: TransferMessage = { event: operation, oid, size, action }
       if (operation === 'upload') message.path = await options.source(object)
-      const result = (await options.transfer(message, progress, signal)) as {
-        path?: string
-        cached?: boolean
-      }
+      const result = await options.transfer(message, progress, signal)
       if (verify !== undefined) await options.verify(object, verify, signal)
       await options.arrived(object, result)
       tally.doneObjects++
