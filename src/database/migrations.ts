@@ -1,5 +1,6 @@
 import { type Kysely, type Migration, Migrator } from 'kysely'
 import { isTimoneError, TimoneError } from '../errors.ts'
+import { identity } from './migration-0002-identity.ts'
 
 /** In the order of their names, never changed once released, forward only. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -23,6 +24,7 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
         .execute()
     },
   },
+  '0002_identity': identity,
 }
 
 /**
