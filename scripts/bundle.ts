@@ -78,7 +78,7 @@ const transfersOnlyPlugin: Plugin = {
   name: 'transfers-only',
   setup(builder) {
     builder.onResolve({ filter: /^\.\/[a-z-]+\.ts$/ }, ({ path, kind, importer }) => {
-      if (kind !== 'dynamic-import' || !importer.endsWith('/cli/commands.ts')) return undefined
+      if (kind !== 'dynamic-import' || !/\/cli\/commands(-[a-z]+)?\.ts$/.test(importer)) return undefined
       return /\/(push|pull|fetch)\.ts$/.test(path) ? undefined : { path, namespace: 'absent' }
     })
     builder.onLoad({ filter: /.*/, namespace: 'absent' }, ({ path }) => ({

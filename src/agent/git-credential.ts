@@ -18,6 +18,8 @@ export interface CredentialQuestion {
 export interface GitCredentialOptions {
   cwd: string
   env: NodeJS.ProcessEnv
+  /** What git says when it has no answer is kept from the user. */
+  quiet?: boolean
 }
 
 /**
@@ -71,11 +73,16 @@ export class GitCredential {
     signal?: AbortSignal,
   ): Promise<string | undefined> {
     return new Promise((resolve, reject) => {
+      const reads = verb === 'fill'
       const child = spawn('git', ['credential', verb], {
         cwd: this.#options.cwd,
         env: this.#options.env,
         // The daemon of git-credential-cache keeps stderr open for as long as it lives: nobody may wait for its end.
-        stdio: ['pipe', verb === 'fill' ? 'pipe' : 'ignore', verb === 'fill' ? 'inherit' : 'ignore'],
+        stdio: [
+          'pipe',
+          reads ? 'pipe' : 'ignore',
+          reads && this.#options.quiet !== true ? 'inherit' : 'ignore',
+        ],
         windowsHide: true,
         ...(signal === undefined ? {} : { signal }),
       })
@@ -86,6 +93,8 @@ export class GitCredential {
       child.stdin?.on('error', () => {})
       child.stdin?.end(`${lines.join('\n')}\n\n`)
       child.once('error', (error: NodeJS.ErrnoException) => {
+        // A helper that hangs outlives git, and holds its end of the pipe.
+        child.stdout?.destroy()
         if (signal?.aborted === true) reject(new TimoneError('cancelled', 'interrupted'))
         else
           reject(
@@ -95,7 +104,7 @@ export class GitCredential {
           )
       })
       child.once('exit', (code) => {
-        if (code !== 0 || verb !== 'fill') resolve(undefined)
+        if (code !== 0 || !reads) resolve(undefined)
       })
       // Of the pipe that we read, not of the process: the last of its output may come after its end.
       child.stdout?.once('close', () => resolve(text))

@@ -1,11 +1,10 @@
 import { Argument, Command, Option } from 'commander'
 import { VERSION } from '../version.ts'
+import { type Done, examples } from './command-help.ts'
+import { addDoctor } from './commands-doctor.ts'
 import type { ConfigScope } from './install.ts'
 import type { Io } from './io.ts'
 import type { ServeOptions } from './serve.ts'
-
-/** Told of each command's exit code. */
-type Done = (code: number) => void
 
 /**
  * The tree of commands with all they say in `--help`. What a command does is loaded when it runs, so that none waits
@@ -41,6 +40,7 @@ export function commandTree(io: Io, done: Done): Command {
   addInstall(root, io, done)
   addInit(root, io, done)
   addTransfers(root, io, done)
+  addDoctor(root, io, done)
   addToken(root, io, done)
   addUploads(root, io, done)
   addConfig(root, io, done)
@@ -486,10 +486,4 @@ function addCompletion(root: Command, io: Io, done: Done): void {
     ['eval "$(timone completion zsh)"', 'in ~/.zshrc, after compinit'],
     ['timone completion fish > ~/.config/fish/completions/timone.fish', 'once'],
   ])
-}
-
-/** Puts examples under a command's help. */
-function examples(command: Command, lines: readonly (readonly [example: string, meaning: string])[]): void {
-  const text = lines.map(([example, meaning]) => `${meaning === '' ? '' : `  # ${meaning}\n`}  ${example}`)
-  command.addHelpText('after', `\nExamples:\n${text.join('\n')}`)
 }

@@ -7,6 +7,7 @@ import type { Transfers } from '../access/transfers.ts'
 import { TimoneError } from '../errors.ts'
 import { type LockRoutesOptions, lockRoutes } from '../lfs/lock-routes.ts'
 import { type LfsRoutesOptions, lfsRoutes } from '../lfs/routes.ts'
+import { VERSION } from '../version.ts'
 import { type Problem, problemBody, problemOf, problemType } from './error-response.ts'
 import type { Readiness } from './health.ts'
 import type { RequestRecord } from './request-record.ts'
@@ -41,7 +42,7 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
     c.res.headers.set('X-Request-Id', record.id)
   })
 
-  app.get('/healthz', (c) => c.json({ status: 'ok' }, 200, { 'Cache-Control': 'no-store' }))
+  app.get('/healthz', (c) => c.json({ status: 'ok', version: VERSION }, 200, { 'Cache-Control': 'no-store' }))
 
   app.get('/readyz', async (c) => {
     const { ready, ...checks } = await options.ready()

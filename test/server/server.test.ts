@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { TimoneError } from '../../src/errors.ts'
 import { nullLogger } from '../../src/log.ts'
 import { createLogger } from '../../src/server/logger.ts'
+import { VERSION } from '../../src/version.ts'
 import { failureFaults } from '../lfs/batch-schema.ts'
 import { fakeStore, post, type Running, raw, sample, startOnFiles, until } from './harness.ts'
 
@@ -267,7 +268,7 @@ describe('paths', () => {
 describe('health', () => {
   test('alive and ready', async () => {
     const alive = await fetch(`${running.url}/healthz`)
-    expect(await alive.json()).toEqual({ status: 'ok' })
+    expect(await alive.json()).toEqual({ status: 'ok', version: VERSION })
     const ready = await fetch(`${running.url}/readyz`)
     expect(ready.status).toBe(200)
     expect(await ready.json()).toEqual({ status: 'ok', checks: { storage: 'ok', database: 'ok' } })
