@@ -2,6 +2,7 @@ import { Argument, Command, Option } from 'commander'
 import { VERSION } from '../version.ts'
 import { type Done, examples } from './command-help.ts'
 import { addDoctor } from './commands-doctor.ts'
+import { addGitLfsAuthenticate } from './commands-ssh.ts'
 import type { ConfigScope } from './install.ts'
 import type { Io } from './io.ts'
 import type { ServeOptions } from './serve.ts'
@@ -42,6 +43,7 @@ export function commandTree(io: Io, done: Done): Command {
   addTransfers(root, io, done)
   addDoctor(root, io, done)
   addToken(root, io, done)
+  addGitLfsAuthenticate(root, io, done)
   addUploads(root, io, done)
   addConfig(root, io, done)
   addCache(root, io, done)
