@@ -24,6 +24,8 @@ export type ErrorCode =
   | 'not_found'
   | 'precondition_failed'
   | 'proxy'
+  | 'quota_exceeded'
+  | 'rate_limited'
   | 'read_only'
   | 'size_mismatch'
   | 'throttled'
@@ -50,6 +52,7 @@ export interface ErrorDetails {
 const RETRYABLE: ReadonlySet<ErrorCode> = new Set([
   'connection',
   'dns',
+  'rate_limited',
   'throttled',
   'timeout',
   'unavailable',

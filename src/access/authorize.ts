@@ -4,6 +4,7 @@ import type { Tokens } from '../auth/tokens.ts'
 import { TimoneError } from '../errors.ts'
 import { type Repository, repositoryName } from '../repository.ts'
 import type { Operation } from './credentials.ts'
+import type { RateLimit } from './rate-limit.ts'
 
 /** Subject of whoever downloads from a public repository without signing in. */
 export const ANONYMOUS = 'anonymous'
@@ -12,6 +13,8 @@ export interface GateOptions {
   tokens: Tokens
   /** `org/repo`, or `org/*` for all of an organisation: downloads are served to anyone. */
   publicRepositories: readonly string[]
+  /** How often each of them may ask. */
+  rateLimit: RateLimit
   /** Milliseconds since the epoch. */
   now?: () => number
 }
@@ -20,18 +23,20 @@ export interface GateOptions {
 export class Gate {
   readonly #tokens: Tokens
   readonly #public: ReadonlySet<string>
+  readonly #rateLimit: RateLimit
   readonly #now: () => number
 
   constructor(options: GateOptions) {
     this.#tokens = options.tokens
     this.#public = new Set(options.publicRepositories)
+    this.#rateLimit = options.rateLimit
     this.#now = options.now ?? Date.now
   }
 
   /**
    * Who sent `authorization`, if they may know that `repository` exists; undefined for whoever reads a public one without
    * signing in. A token that we made for one use is good for the routes named in `uses` only, a person's own for all.
-   * @throws {TimoneError} `unauthorized` without good credentials; `not_found` without the right to read, as if the
+   * @throws {TimoneError} `unauthorized` without good credentials; `rate_limited`; `not_found` without the right to read, as if the
    * repository did not exist.
    */
   async identify(
@@ -40,6 +45,8 @@ export class Gate {
     uses: readonly TokenUse[] = [],
   ): Promise<Principal | undefined> {
     const known = await authenticate(authorization, this.#tokens)
+    // What an answer of ours lets them do was counted with the request for it.
+    if (known?.use === undefined) this.#rateLimit.take(known?.subject ?? ANONYMOUS)
     const isPublic = this.#isPublic(repository)
     if (known === undefined) {
       if (isPublic) return undefined

@@ -7,6 +7,7 @@ import { parseRepository, type Repository } from '../repository.ts'
 import type { Gate } from './authorize.ts'
 import type { Broker } from './broker.ts'
 import type { Operation } from './credentials.ts'
+import type { ObjectName } from './object-location.ts'
 import { type RouteEnv, readJson } from './route-env.ts'
 import { parseCompletion, parseTransferRequest, type Transfers } from './transfers.ts'
 
@@ -16,8 +17,14 @@ const SECRET = { 'Cache-Control': 'no-store' }
 const CredentialsRequest = z.object({ operation: z.enum(['upload', 'download']) })
 
 /** `POST …/info/lfs/credentials`, `…/transfers`, `…/transfers/complete` and `…/transfers/abort`. */
-export function accessRoutes(deps: { gate: Gate; broker: Broker; transfers: Transfers }): Hono<RouteEnv> {
-  const { gate, broker, transfers } = deps
+export function accessRoutes(deps: {
+  gate: Gate
+  broker: Broker
+  transfers: Transfers
+  /** Told of each object that a completed upload has made appear. @throws {TimoneError} `quota_exceeded` */
+  stored: (name: ObjectName) => Promise<void>
+}): Hono<RouteEnv> {
+  const { gate, broker, transfers, stored } = deps
   const app = new Hono<RouteEnv>()
 
   /** The repository of the request's path, and who asks: decided before the body is looked at. */
@@ -55,6 +62,7 @@ export function accessRoutes(deps: { gate: Gate; broker: Broker; transfers: Tran
     allow('upload')
     const { name, uploadId } = parseCompletion(repository, new URL(c.req.url).searchParams)
     await transfers.complete(name, uploadId)
+    await stored(name)
     return c.json({}, 200, SECRET)
   })
 

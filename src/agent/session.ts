@@ -70,6 +70,8 @@ const WIRE_CODES: Record<ErrorCode, number> = {
   not_found: 404,
   precondition_failed: 412,
   proxy: 502,
+  quota_exceeded: 507,
+  rate_limited: 429,
   read_only: 507,
   size_mismatch: 422,
   throttled: 503,

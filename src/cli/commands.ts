@@ -3,6 +3,7 @@ import { VERSION } from '../version.ts'
 import { type Done, examples } from './command-help.ts'
 import { addDoctor } from './commands-doctor.ts'
 import { addGitLfsAuthenticate } from './commands-ssh.ts'
+import { addUsage } from './commands-usage.ts'
 import type { ConfigScope } from './install.ts'
 import type { Io } from './io.ts'
 import type { ServeOptions } from './serve.ts'
@@ -45,6 +46,7 @@ export function commandTree(io: Io, done: Done): Command {
   addToken(root, io, done)
   addGitLfsAuthenticate(root, io, done)
   addUploads(root, io, done)
+  addUsage(root, io, done)
   addConfig(root, io, done)
   addCache(root, io, done)
   addCompletion(root, io, done)

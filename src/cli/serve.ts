@@ -65,6 +65,8 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     requireScope: settings.requireScope,
     publicRepositories: settings.publicRepositories,
     objectExpiresIn: settings.objectExpiresIn,
+    quota: settings.quota,
+    requestsPerMinute: settings.requestsPerMinute,
     logger,
   })
   const stopped = waitForSignal(server, logger)

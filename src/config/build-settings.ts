@@ -73,6 +73,8 @@ export function buildSettings({ values, sources }: ResolvedSettings): BuiltSetti
     requireScope: must(values, 'auth.require_scope'),
     publicRepositories: must(values, 'lfs.public_repositories'),
     objectExpiresIn,
+    quota: must(values, 'lfs.quota'),
+    requestsPerMinute: atLeastZero(must(values, 'limits.requests_per_minute')),
     storage: Object.freeze(
       isFile
         ? ({ driver: 'file', root: values['storage.file.root'] ?? path.join(data, 'objects') } as const)
@@ -152,6 +154,11 @@ function normalisePrefix(text: string): string {
     )
   }
   return `${names.join('/')}/`
+}
+
+function atLeastZero(value: number): number {
+  if (value >= 0) return value
+  throw new TimoneError('config', 'TIMONE_REQUESTS_PER_MINUTE must be a whole number, 0 or more')
 }
 
 function must<K extends SettingKey>(

@@ -16,6 +16,10 @@ export interface ServerSettings {
   readonly publicRepositories: readonly string[]
   /** Seconds. */
   readonly objectExpiresIn: number
+  /** Bytes that each repository may hold; 0: no bound. */
+  readonly quota: number
+  /** Of each user; 0: no limit. */
+  readonly requestsPerMinute: number
   readonly storage: FileStorageSettings | S3StorageSettings
   /** `sqlite:` and an absolute path, or `postgres://…`, which may hold a password. */
   readonly databaseUrl: string
@@ -134,6 +138,19 @@ export const SERVER_SETTINGS = {
     default: '3600',
     sentence:
       'Seconds for which links and storage credentials are good, 60 to 43200; STS gives no less than 900 and no more than the role allows.',
+  },
+  'lfs.quota': {
+    type: 'bytes',
+    env: 'TIMONE_QUOTA',
+    default: '0',
+    sentence: 'Bytes that each repository may hold, as in 500m, 10g or 2t; 0: no bound. See timone usage.',
+  },
+  'limits.requests_per_minute': {
+    type: 'integer',
+    env: 'TIMONE_REQUESTS_PER_MINUTE',
+    default: '0',
+    sentence:
+      'Requests a minute, for Batch and locks, that each user may make (and all who did not sign in, together); 0: no limit.',
   },
   'database.url': {
     type: 'database',

@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { TimoneError } from '../errors.ts'
 import { parseRepository, repositoryName } from '../repository.ts'
+import { parseGitInteger } from './agent-settings.ts'
 import { parseDuration } from './duration.ts'
 
 /** Where a server listens. `host` is a name or an address, IPv6 without brackets; port 0 lets the system choose. */
@@ -14,6 +15,8 @@ export interface SettingValues {
   string: string
   secret: string
   integer: number
+  /** A number of bytes: 500m, 10g. */
+  bytes: number
   boolean: boolean
   repositories: readonly string[]
   url: string
@@ -43,6 +46,11 @@ const READERS: { readonly [T in SettingType]: Reader<T> } = {
   integer: (text) => {
     if (!/^-?\d{1,15}$/.test(text.trim())) throw wrong('a whole number')
     return Number(text)
+  },
+  bytes: (text) => {
+    const bytes = parseGitInteger(text)
+    if (bytes === undefined || !Number.isSafeInteger(bytes)) throw wrong('bytes, such as 500m, 10g or 2t')
+    return bytes
   },
   boolean: (text) => {
     const known = BOOLEANS.get(text.trim().toLowerCase())

@@ -3,6 +3,8 @@ import type { ColumnType, Generated } from 'kysely'
 /** Every table, as kysely sees it. Times are ISO 8601 in UTC with milliseconds, which sort as text. */
 export interface Schema {
   lfs_locks: LfsLocksTable
+  lfs_objects: LfsObjectsTable
+  lfs_usage: LfsUsageTable
   users: UsersTable
   identities: IdentitiesTable
   grants: GrantsTable
@@ -28,6 +30,23 @@ export interface LfsLocksTable {
   /** For people. */
   owner_name: string
   locked_at: string
+}
+
+/** An object that is counted for a repository. PRIMARY KEY(repository, oid). */
+export interface LfsObjectsTable {
+  /** `org/repo`. */
+  repository: string
+  oid: string
+  /** Bytes. A number from SQLite; Postgres gives text for its 64 bits. */
+  size: ColumnType<number | string, number, number>
+  counted_at: string
+}
+
+/** Sums over {@link LfsObjectsTable}, one row for each repository. */
+export interface LfsUsageTable {
+  repository: string
+  bytes: ColumnType<number | string, number, number>
+  objects: ColumnType<number | string, number, number>
 }
 
 /** One row for each person or machine that we know. */

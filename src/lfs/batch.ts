@@ -11,7 +11,9 @@ import type { Principal } from '../auth/principal.ts'
 import type { Tokens } from '../auth/tokens.ts'
 import { isOid } from '../oid.ts'
 import type { Repository } from '../repository.ts'
+import { admitUploads } from './batch-quota.ts'
 import type { Presence } from './presence.ts'
+import type { Usage } from './usage.ts'
 import type { Action, AskedObject, BatchAnswer, BatchObject, BatchRequest, ObjectError } from './wire.ts'
 
 export interface BatchOptions {
@@ -19,6 +21,7 @@ export interface BatchOptions {
   /** The deployment's key prefix. */
   prefix: string
   prepareSigner: PrepareSigner
+  usage: Usage
   tokens: Tokens
   /** Public URL of the server, without a slash at its end. */
   url: string
@@ -47,7 +50,8 @@ type Decision =
 export function createBatch(options: BatchOptions): BatchHandler {
   const now = options.now ?? Date.now
   return async (principal, repository, request, signal) => {
-    const decisions = await decide(options, repository, request, signal)
+    const decided = await decide(options, repository, request, signal)
+    const decisions = request.operation === 'upload' ? await admit(options.usage, decided) : decided
     const moves = decisions.filter((one) => 'move' in one && one.move !== 'nothing')
     // git-lfs starts its agents even for an empty list: name ours only when there is work for it.
     const transfer = moves.length > 0 && request.transfers.includes('timone') ? 'timone' : 'basic'
@@ -119,6 +123,18 @@ async function decide(
       return { asked, error: { code: 422, message } }
     }
     return { asked, name, move: 'download' }
+  })
+}
+
+/** Refuses the objects that the repository has no room for. */
+async function admit(usage: Usage, decisions: readonly Decision[]): Promise<Decision[]> {
+  const moves = decisions.filter((one) => 'move' in one)
+  const asked = moves.map(({ name, move }) => ({ name, present: move === 'nothing' }))
+  const refused = await admitUploads(usage, asked)
+  const errors = new Map(moves.map((one, at) => [one, refused[at]]))
+  return decisions.map((one) => {
+    const error = 'move' in one ? errors.get(one) : undefined
+    return error === undefined ? one : { asked: one.asked, error }
   })
 }
 

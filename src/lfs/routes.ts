@@ -1,10 +1,11 @@
 import { type Context, Hono } from 'hono'
 import type { Gate } from '../access/authorize.ts'
 import { type RouteEnv, readJson } from '../access/route-env.ts'
-import type { TokenUse } from '../auth/principal.ts'
-import { parseRepository } from '../repository.ts'
+import type { Principal, TokenUse } from '../auth/principal.ts'
+import { parseRepository, repositoryName } from '../repository.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
 import type { createBatch } from './batch.ts'
+import type { Usage } from './usage.ts'
 import { verifyObject } from './verify.ts'
 import { LFS_MEDIA_TYPE, parseBatchRequest, parseVerifyRequest } from './wire.ts'
 
@@ -12,12 +13,13 @@ export interface LfsRoutesOptions {
   gate: Gate
   batch: ReturnType<typeof createBatch>
   store: ObjectStore
+  usage: Usage
   /** The deployment's key prefix. */
   prefix: string
 }
 
 /** `POST …/info/lfs/objects/batch` and `…/objects/verify` (git-lfs `docs/api/batch.md`, `basic-transfers.md`). */
-export function lfsRoutes({ gate, batch, store, prefix }: LfsRoutesOptions): Hono<RouteEnv> {
+export function lfsRoutes({ gate, batch, store, usage, prefix }: LfsRoutesOptions): Hono<RouteEnv> {
   const app = new Hono<RouteEnv>()
 
   const enter = async (c: Context<RouteEnv>, uses: readonly TokenUse[]) => {
@@ -40,10 +42,17 @@ export function lfsRoutes({ gate, batch, store, prefix }: LfsRoutesOptions): Hon
 
   app.post('/:org/:repo/info/lfs/objects/verify', async (c) => {
     // The right to read is enough, and a public repository needs no token: it tells no more than Batch does.
-    const { repository } = await enter(c, ['verify'])
-    await verifyObject(store, prefix, { repository, ...parseVerifyRequest(await readJson(c.req)) })
+    const { repository, known } = await enter(c, ['verify'])
+    const object = parseVerifyRequest(await readJson(c.req))
+    await verifyObject(store, prefix, { repository, ...object })
+    if (usage.quota > 0 && mayCount(known)) await usage.count(repositoryName(repository), object)
     return c.body('{}', 200, { 'Content-Type': LFS_MEDIA_TYPE })
   })
 
   return app
+}
+
+/** Who may only read asks what is there, and adds nothing. */
+function mayCount(known: Principal | undefined): boolean {
+  return known?.use === 'verify'
 }

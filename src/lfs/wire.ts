@@ -32,7 +32,7 @@ export interface Action {
 
 /** `code` is an integer: anything else makes git-lfs refuse the whole answer. */
 export interface ObjectError {
-  code: 404 | 422
+  code: 404 | 422 | 507
   message: string
 }
 

@@ -1,6 +1,7 @@
 import { Hono } from 'hono'
 import type { Gate } from '../access/authorize.ts'
 import type { Broker } from '../access/broker.ts'
+import type { ObjectName } from '../access/object-location.ts'
 import type { RouteEnv } from '../access/route-env.ts'
 import { accessRoutes } from '../access/routes.ts'
 import type { Transfers } from '../access/transfers.ts'
@@ -20,6 +21,7 @@ export interface AppOptions extends LfsRoutesOptions, LockRoutesOptions {
   gate: Gate
   broker: Broker
   transfers: Transfers
+  stored: (name: ObjectName) => Promise<void>
   ready: () => Promise<Readiness>
   /** Told of each error before it is answered. */
   report: (error: unknown, problem: Problem, record: RequestRecord) => void

@@ -50,6 +50,8 @@ const RULES: Record<ErrorCode, Rule> = {
   not_found: { status: 404 },
   precondition_failed: { status: 412 },
   proxy: BROKEN,
+  quota_exceeded: { status: 507 },
+  rate_limited: { status: 429 },
   read_only: { status: 507, message: 'the disk of the server cannot be written to' },
   size_mismatch: { status: 422 },
   throttled: LATER,

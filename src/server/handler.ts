@@ -2,7 +2,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { Gate } from '../access/authorize.ts'
 import { Broker } from '../access/broker.ts'
-import { fileSignerSource, type S3Site, s3SignerSource } from '../access/object-location.ts'
+import { fileSignerSource, type ObjectName, type S3Site, s3SignerSource } from '../access/object-location.ts'
+import { RateLimit } from '../access/rate-limit.ts'
 import { SignedUrls } from '../access/signed-urls.ts'
 import type { AssumeRole } from '../access/sts.ts'
 import { Transfers } from '../access/transfers.ts'
@@ -13,7 +14,9 @@ import { TimoneError } from '../errors.ts'
 import { createBatch } from '../lfs/batch.ts'
 import { LockStore } from '../lfs/lock-store.ts'
 import { Presence } from '../lfs/presence.ts'
+import { Usage } from '../lfs/usage.ts'
 import type { Logger } from '../log.ts'
+import { repositoryName } from '../repository.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
 import { createApp } from './app.ts'
 import { drain } from './drain.ts'
@@ -37,6 +40,10 @@ export interface HandlerOptions {
   publicRepositories: readonly string[]
   /** Seconds that signed URLs, tokens and credentials last. */
   objectExpiresIn: number
+  /** Bytes that each repository may hold; 0: no bound. */
+  quota: number
+  /** How often each user may ask; 0: as often as they like. */
+  requestsPerMinute: number
   /** The bucket behind an S3 store, and how to get credentials that open parts of it. */
   s3?: { site: S3Site; sts?: { assumeRole: AssumeRole; partition: string } } | undefined
   logger: Logger
@@ -162,12 +169,19 @@ function buildRooms(options: HandlerOptions, urls: SignedUrls, tokens: Tokens, n
       : s3SignerSource(s3.site, { expiresIn, now })
   const presence = new Presence({ store, now })
   const sts = s3?.sts === undefined ? {} : { sts: { site: s3.site, ...s3.sts } }
+  const usage = new Usage({ db: options.database.db, quota: options.quota, now })
+  const rateLimit = new RateLimit(options.requestsPerMinute, now)
+  const stored = async ({ repository, oid, size }: ObjectName): Promise<void> => {
+    if (usage.quota > 0) await usage.count(repositoryName(repository), { oid, size })
+  }
   return {
-    gate: new Gate({ tokens, publicRepositories, now }),
+    gate: new Gate({ tokens, publicRepositories, rateLimit, now }),
+    usage,
+    stored,
     locks: new LockStore(options.database.db, now),
     store,
     prefix,
-    batch: createBatch({ presence, prefix, prepareSigner, tokens, url, expiresIn, now }),
+    batch: createBatch({ presence, prefix, prepareSigner, usage, tokens, url, expiresIn, now }),
     broker: new Broker({ tokens, url, expiresIn, now, ...sts }),
     transfers: new Transfers({ store, prefix, prepareSigner, tokens, url, now }),
   }

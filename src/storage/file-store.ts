@@ -9,6 +9,7 @@ import { fileError, isAbsent } from './file-errors.ts'
 import { FileUploads } from './file-upload.ts'
 import type {
   GetOptions,
+  ListedObject,
   ObjectBody,
   ObjectInfo,
   ObjectStore,
@@ -202,6 +203,35 @@ class FolderStore implements FileStore {
       await this.#uploads.drop(key, uploadId)
     } catch (error) {
       throw fileError(error, `drop an upload of ${key}`)
+    }
+  }
+
+  async *listObjects(prefix: string): AsyncGenerator<ListedObject> {
+    const [...folders] = prefix.split('/').filter((name) => name !== '')
+    try {
+      yield* this.#walk(folders)
+    } catch (error) {
+      throw fileError(error, 'list the objects')
+    }
+  }
+
+  async *#walk(folders: readonly string[]): AsyncGenerator<ListedObject> {
+    const entries = await readdir(join(this.#root, ...folders), { withFileTypes: true }).catch(
+      (error: unknown) => {
+        // Removed meanwhile, or never made.
+        if (isAbsent(error)) return []
+        throw error
+      },
+    )
+    for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+      // At the top: uploads and temporary files.
+      if (entry.name.startsWith('.')) continue
+      const names = [...folders, entry.name]
+      if (entry.isDirectory()) yield* this.#walk(names)
+      else {
+        const info = await infoOf(join(this.#root, ...names)).catch(() => undefined)
+        if (info !== undefined) yield { key: names.join('/'), size: info.size }
+      }
     }
   }
 

@@ -51,6 +51,13 @@ export interface UnfinishedUpload {
   startedAt: Date
 }
 
+/** An object that a listing has found. */
+export interface ListedObject {
+  key: string
+  /** Bytes. */
+  size: number
+}
+
 /** `exists`: an object of the same size was there already and was left as it is. */
 export type PutResult = 'created' | 'exists'
 
@@ -88,6 +95,8 @@ export interface ObjectStore {
   ): Promise<PutResult>
   /** Drops the upload and its parts. An unknown id is no error. */
   abortUpload(key: string, uploadId: string): Promise<void>
+  /** The objects under `prefix`, those of a repository one after another; what is no object of ours may be among them. */
+  listObjects(prefix: string): AsyncIterable<ListedObject>
   /** The uploads under `prefix` that were begun and neither completed nor dropped, in any order. */
   listUploads(prefix: string): AsyncIterable<UnfinishedUpload>
   /** Throws when the store cannot be used right now; for `/readyz` and `timone doctor`. */

@@ -6,6 +6,7 @@ import {
   GetObjectCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
+  ListObjectsV2Command,
   ListPartsCommand,
   type Part,
   PutObjectCommand,
@@ -15,6 +16,7 @@ import {
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type {
   GetOptions,
+  ListedObject,
   ObjectBody,
   ObjectInfo,
   ObjectStore,
@@ -259,6 +261,21 @@ class BucketStore implements S3Store {
     } catch (error) {
       const failed = this.#uploadError(error, `drop an upload of ${key}`)
       if (failed.code !== 'no_such_upload') throw failed
+    }
+  }
+
+  async *listObjects(prefix: string): AsyncGenerator<ListedObject> {
+    let token: string | undefined
+    for (;;) {
+      const request = { Bucket: this.location.bucket, Prefix: prefix, ContinuationToken: token }
+      const page = await this.#client.send(new ListObjectsV2Command(request)).catch((error: unknown) => {
+        throw this.#error(error, `list the objects in bucket ${this.location.bucket}`)
+      })
+      for (const { Key, Size } of page.Contents ?? [])
+        if (Key !== undefined && Size !== undefined) yield { key: Key, size: Size }
+      const next = page.NextContinuationToken
+      if (!page.IsTruncated || !next || next === token) return
+      token = next
     }
   }
 

@@ -53,6 +53,8 @@ describe('defaults', () => {
       requireScope: false,
       publicRepositories: [],
       objectExpiresIn: 3600,
+      quota: 0,
+      requestsPerMinute: 0,
       storage: { driver: 'file', root: path.join(cwd, 'timone-data', 'objects') },
       databaseUrl: `sqlite:${path.join(cwd, 'timone-data', 'timone.db')}`,
     })
@@ -137,6 +139,8 @@ describe('sources', () => {
       requireScope: true,
       publicRepositories: ['foo/bar', 'open/*'],
       objectExpiresIn: 900,
+      quota: 0,
+      requestsPerMinute: 0,
       storage: {
         driver: 's3',
         url: 'http://127.0.0.1:9001',

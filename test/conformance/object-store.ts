@@ -456,6 +456,26 @@ export function objectStoreConformance(name: string, makeStore: () => Promise<St
       })
     })
 
+    test('lists the objects under a prefix, with their sizes', async () => {
+      const sizes = new Map<string, number>()
+      for (const [at, size] of [10, 0, 300].entries()) {
+        const bytes = Buffer.alloc(size, at)
+        const oid = createHash('sha256').update(bytes).digest('hex')
+        const key = `${under.prefix}listed/repo${at}/${oid.slice(0, 2)}/${oid.slice(2, 4)}/${oid}`
+        await store.put(key, Readable.from([bytes]), { size, sha256: oid })
+        sizes.set(key, size)
+      }
+      const list = async (folder: string): Promise<Map<string, number>> => {
+        const found = new Map<string, number>()
+        for await (const { key, size } of store.listObjects(folder)) found.set(key, size)
+        return found
+      }
+      expect(await list(`${under.prefix}listed/`)).toEqual(sizes)
+      const [first = ''] = [...sizes.keys()]
+      expect([...(await list(`${under.prefix}listed/repo0/`)).keys()]).toEqual([first])
+      expect(await list(`${under.prefix}nobody/`)).toEqual(new Map())
+    })
+
     test('check passes', async () => {
       await store.check()
     })

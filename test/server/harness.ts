@@ -56,6 +56,8 @@ const DEFAULTS = {
   requireScope: false,
   publicRepositories: ['open/source', 'public/*'],
   objectExpiresIn: 3600,
+  quota: 0,
+  requestsPerMinute: 0,
   logger: nullLogger as Logger,
 }
 
@@ -107,6 +109,7 @@ export function fakeStore(methods: Partial<ObjectStore>): ObjectStore {
     listParts: unexpected('listParts'),
     completeUpload: unexpected('completeUpload'),
     abortUpload: unexpected('abortUpload'),
+    listObjects: unexpected('listObjects'),
     listUploads: unexpected('listUploads'),
     check: unexpected('check'),
     ...methods,
