@@ -1,6 +1,7 @@
 import type { Writable } from 'node:stream'
 import { setFlagsFromString } from 'node:v8'
 import { createAssumeRole, createStsClient, serverKeys } from '../access/sts.ts'
+import { SecretBox } from '../auth/secret-box.ts'
 import { loadSettings } from '../config/load-settings.ts'
 import type { S3StorageSettings, ServerSettings } from '../config/server-settings.ts'
 import { connect, type Database } from '../database/connect.ts'
@@ -53,6 +54,8 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
   })
   const logger = createLogger({ level: settings.logLevel, destination: io.stderr })
   for (const warning of warnings) logger.warn({}, warning)
+  // Before anything is opened: throws when one of them is no key.
+  new SecretBox(settings.secretKeys)
   const database = await openDatabase(settings.databaseUrl, io)
   if (database === undefined) return NO_DATABASE
   const storage = await openStorage(settings, logger)
@@ -62,6 +65,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     // Port 0: the address is only known when we listen on it.
     url: settings.listen.port === 0 ? undefined : settings.url,
     tokenSecret: settings.tokenSecret,
+    secretKeys: settings.secretKeys,
     requireScope: settings.requireScope,
     publicRepositories: settings.publicRepositories,
     objectExpiresIn: settings.objectExpiresIn,

@@ -5,9 +5,9 @@ import type { ResolvedSettings } from './resolve-settings.ts'
 import { SERVER_SETTINGS, type ServerSettings, type SettingKey } from './server-settings.ts'
 import type { ListenAddress } from './setting-types.ts'
 
-/** What the settings amount to; the token secret is found later, for it may have to be made. */
+/** What the settings amount to; the token secret and encryption keys are found later, for they may have to be made. */
 export interface BuiltSettings {
-  readonly settings: Omit<ServerSettings, 'tokenSecret'>
+  readonly settings: Omit<ServerSettings, 'tokenSecret' | 'secretKeys'>
   /** What is allowed and yet hardly meant. One line each. */
   readonly warnings: readonly string[]
 }

@@ -1,11 +1,18 @@
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { systemCode, TimoneError } from '../errors.ts'
-import { buildSettings } from './build-settings.ts'
+import { type BuiltSettings, buildSettings } from './build-settings.ts'
+import {
+  type GeneratedSecret,
+  readOrMakeSecret,
+  readSecret,
+  SECRET_KEYS,
+  secretPath,
+  TOKEN_SECRET,
+} from './generated-secret.ts'
 import { resolveSettings, SETTING_ENTRIES, type Source } from './resolve-settings.ts'
 import type { ServerSettings, SettingKey } from './server-settings.ts'
 import type { SettingType } from './setting-types.ts'
-import { readOrMakeTokenSecret, readTokenSecret, tokenSecretPath } from './token-secret.ts'
 
 /** Options of the command line that are settings; undefined: not given. */
 export interface SettingFlags {
@@ -32,9 +39,12 @@ export interface SettingInForce {
   readonly source: Source
 }
 
-/** The settings, save that the token secret may be missing. */
+/** The settings, save that what is generated at the first start may be missing. */
 export interface KnownSettings {
-  readonly settings: Omit<ServerSettings, 'tokenSecret'> & { readonly tokenSecret: string | undefined }
+  readonly settings: Omit<ServerSettings, 'tokenSecret' | 'secretKeys'> & {
+    readonly tokenSecret: string | undefined
+    readonly secretKeys: readonly string[] | undefined
+  }
   readonly inForce: readonly SettingInForce[]
   /** For the operator, one line each, without secrets. */
   readonly warnings: readonly string[]
@@ -52,13 +62,16 @@ const MASK = '********'
 const STRONG_SECRET = 32
 
 /**
- * Reads all settings for a server's start. Without a token secret one is generated and kept in the data folder.
+ * Reads all settings for a server's start. A token secret and an encryption key that are not
+ * set are generated and kept in the data folder.
  * @throws {TimoneError} `config` for everything that must be put right before a start
  */
 export async function loadSettings(options: LoadOptions): Promise<LoadedSettings> {
   const known = await readSettings(options)
-  const tokenSecret = known.settings.tokenSecret ?? (await readOrMakeTokenSecret(known.settings.data))
-  return { ...known, settings: Object.freeze({ ...known.settings, tokenSecret }) }
+  const { data } = known.settings
+  const tokenSecret = known.settings.tokenSecret ?? (await readOrMakeSecret(data, TOKEN_SECRET))
+  const secretKeys = known.settings.secretKeys ?? splitKeys(await readOrMakeSecret(data, SECRET_KEYS))
+  return { ...known, settings: Object.freeze({ ...known.settings, tokenSecret, secretKeys }) }
 }
 
 /**
@@ -72,7 +85,12 @@ export async function readSettings(options: LoadOptions): Promise<KnownSettings>
   const built = buildSettings(resolved)
 
   const given = resolved.values['auth.token_secret']
-  const kept = given === undefined ? await readTokenSecret(built.settings.data) : undefined
+  const givenKeys = resolved.values['secrets.keys']
+  const kept = given === undefined ? await readSecret(built.settings.data, TOKEN_SECRET) : undefined
+  const keptKeys = givenKeys === undefined ? await readSecret(built.settings.data, SECRET_KEYS) : undefined
+  const generated = new Map<SettingKey, GeneratedSecret>()
+  if (kept !== undefined) generated.set('auth.token_secret', TOKEN_SECRET)
+  if (keptKeys !== undefined) generated.set('secrets.keys', SECRET_KEYS)
   const warnings = [...built.warnings]
   if (given !== undefined && Buffer.byteLength(given) < STRONG_SECRET) {
     warnings.push('the token secret is under 32 bytes, so it can be guessed from any token: use a longer one')
@@ -80,14 +98,21 @@ export async function readSettings(options: LoadOptions): Promise<KnownSettings>
   const inForce = SETTING_ENTRIES.map(([key, setting]): SettingInForce => {
     const source = resolved.sources.get(key) ?? { kind: 'default', name: '' }
     const value = resolved.values[key] ?? derived(key, built.settings)
-    if (key === 'auth.token_secret' && kept !== undefined) {
-      const generated = { kind: 'generated', name: tokenSecretPath(built.settings.data) } as const
-      return { key, env: setting.env, value: MASK, source: generated }
+    const made = generated.get(key)
+    if (made !== undefined) {
+      const file = { kind: 'generated', name: secretPath(built.settings.data, made) } as const
+      return { key, env: setting.env, value: MASK, source: file }
     }
     const shown = value === undefined ? undefined : show(setting.type, value)
     return { key, env: setting.env, value: shown, source }
   })
-  return { settings: Object.freeze({ ...built.settings, tokenSecret: given ?? kept }), inForce, warnings }
+  const keys = givenKeys ?? keptKeys
+  const secrets = { tokenSecret: given ?? kept, secretKeys: keys === undefined ? undefined : splitKeys(keys) }
+  return { settings: Object.freeze({ ...built.settings, ...secrets }), inForce, warnings }
+}
+
+function splitKeys(text: string): readonly string[] {
+  return Object.freeze(text.split(',').map((key) => key.trim()))
 }
 
 function show(type: SettingType, value: unknown): string {
@@ -109,7 +134,7 @@ function maskPassword(url: string): string {
 type Derived = string | boolean | undefined
 
 /** What a setting without a value of its own came to be. */
-function derived(key: SettingKey, settings: Omit<ServerSettings, 'tokenSecret'>): Derived {
+function derived(key: SettingKey, settings: BuiltSettings['settings']): Derived {
   const { storage } = settings
   if (key === 'server.url') return settings.url
   if (key === 'database.url') return settings.databaseUrl

@@ -86,16 +86,20 @@ function find(
 
   const text = inFile.get(key)
   const file = from.file?.path ?? ''
-  const referred = referredVariable(text)
-  if (referred !== undefined) {
-    const value = from.env[referred]
-    if (value === undefined || value === '') {
-      throw new TimoneError(
-        'config',
-        `${key} in ${file} names the environment variable ${referred}, which is not set`,
-      )
-    }
-    return { text: value, source: { kind: 'file', name: `${file} (env:${referred})` } }
+  const referred = referredVariables(text)
+  if (referred.length > 0) {
+    const values = referred.map((name) => {
+      const value = from.env[name]
+      if (value === undefined || value === '') {
+        throw new TimoneError(
+          'config',
+          `${key} in ${file} names the environment variable ${name}, which is not set`,
+        )
+      }
+      return value
+    })
+    const names = referred.map((name) => `env:${name}`).join(',')
+    return { text: values.join(','), source: { kind: 'file', name: `${file} (${names})` } }
   }
   if (text !== undefined) return { text, source: { kind: 'file', name: file } }
 
@@ -104,14 +108,15 @@ function find(
     : { text: setting.default, source: { kind: 'default', name: '' } }
 }
 
-/** NAME of a value `env:NAME`. */
-function referredVariable(text: string | undefined): string | undefined {
-  return text?.startsWith('env:') === true ? text.slice('env:'.length) : undefined
+/** NAME of a value `env:NAME`; several of a list of such values. */
+function referredVariables(text: string | undefined): string[] {
+  const items = text?.split(',') ?? []
+  return items.every((item) => item.startsWith('env:')) ? items.map((item) => item.slice('env:'.length)) : []
 }
 
 function refuseUnknownVariables(env: SettingSources['env'], inFile: ReadonlyMap<string, string>): void {
   const known = SETTING_ENTRIES.map(([, setting]) => setting.env)
-  const others = new Set([...CLIENT_VARIABLES, ...[...inFile.values()].map(referredVariable)])
+  const others = new Set([...CLIENT_VARIABLES, ...[...inFile.values()].flatMap(referredVariables)])
   for (const name of Object.keys(env)) {
     if (!name.startsWith('TIMONE_') || name.startsWith('TIMONE_TEST_')) continue
     if (known.includes(name) || others.has(name)) continue

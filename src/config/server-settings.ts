@@ -11,6 +11,8 @@ export interface ServerSettings {
   /** Absolute path of the folder for the server's own files. */
   readonly data: string
   readonly tokenSecret: string
+  /** Fernet keys: the first encrypts, all decrypt. */
+  readonly secretKeys: readonly string[]
   readonly requireScope: boolean
   /** `org/repo` or `org/*`. */
   readonly publicRepositories: readonly string[]
@@ -119,6 +121,13 @@ export const SERVER_SETTINGS = {
     env: 'TIMONE_TOKEN_SECRET',
     defaultWords: 'generated, kept in DATA/token-secret',
     sentence: 'Secret that signs user tokens (HS256); 32 bytes or more.',
+  },
+  'secrets.keys': {
+    type: 'secret',
+    env: 'TIMONE_SECRET_KEYS',
+    defaultWords: 'generated, kept in DATA/secret-keys',
+    sentence:
+      'Keys that encrypt secrets in the database (Fernet), separated by commas: the first encrypts, all decrypt.',
   },
   'auth.require_scope': {
     type: 'boolean',

@@ -35,6 +35,8 @@ export interface HandlerOptions {
   /** Public URL, without a slash at its end. */
   url: string
   tokenSecret: string
+  /** Fernet keys for what is secret in the database: the first encrypts, all decrypt. */
+  secretKeys: readonly string[]
   requireScope: boolean
   /** `org/repo` or `org/*`. */
   publicRepositories: readonly string[]

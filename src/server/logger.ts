@@ -9,6 +9,7 @@ const SECRETS = [
   'secret',
   'token',
   'tokenSecret',
+  'secretKeys',
   'secretAccessKey',
   'secret_access_key',
   'sessionToken',

@@ -50,6 +50,7 @@ describe('defaults', () => {
       insecure: false,
       data: path.join(cwd, 'timone-data'),
       tokenSecret: expect.stringMatching(/^[A-Za-z0-9_-]{43}$/) as string,
+      secretKeys: [expect.stringMatching(/^[A-Za-z0-9_-]{43}=$/) as string],
       requireScope: false,
       publicRepositories: [],
       objectExpiresIn: 3600,
@@ -59,7 +60,8 @@ describe('defaults', () => {
       databaseUrl: `sqlite:${path.join(cwd, 'timone-data', 'timone.db')}`,
     })
     expect(warnings).toEqual([])
-    expect((await loadSettings({ cwd, env: {} })).settings.tokenSecret).toBe(settings.tokenSecret)
+    const again = (await loadSettings({ cwd, env: {} })).settings
+    expect(again).toMatchObject({ tokenSecret: settings.tokenSecret, secretKeys: settings.secretKeys })
   })
 
   test('everything is frozen', async () => {
@@ -136,6 +138,7 @@ describe('sources', () => {
       insecure: false,
       data: path.join(cwd, 'data'),
       tokenSecret: 'x'.repeat(32),
+      secretKeys: [expect.any(String) as string],
       requireScope: true,
       publicRepositories: ['foo/bar', 'open/*'],
       objectExpiresIn: 900,
@@ -192,10 +195,18 @@ describe('secrets', () => {
     expect(inForce.find(({ key }) => key === 'auth.token_secret')?.value).toBe('********')
   })
 
+  test('encryption keys are a list, which may name several variables', async () => {
+    await writeFile(path.join(cwd, 'timone.toml'), '[secrets]\nkeys = ["env:NEW", "env:OLD"]\n')
+    const { settings, inForce } = await load({ configFile: 'timone.toml', env: { NEW: 'new', OLD: 'old' } })
+    expect(settings.secretKeys).toEqual(['new', 'old'])
+    expect(inForce.find(({ key }) => key === 'secrets.keys')?.value).toBe('********')
+  })
+
   test('a generated one is shown as such', async () => {
     const { settings } = await loadSettings({ cwd, env: {} })
     const { inForce } = await readSettings({ cwd, env: {} })
-    expect(JSON.stringify(inForce)).not.toContain(settings.tokenSecret)
+    for (const secret of [settings.tokenSecret, ...settings.secretKeys])
+      expect(JSON.stringify(inForce)).not.toContain(secret)
     expect(inForce.find(({ key }) => key === 'auth.token_secret')).toMatchObject({
       value: '********',
       source: { kind: 'generated', name: path.join(cwd, 'timone-data', 'token-secret') },

@@ -14,6 +14,7 @@ import { createS3Store, type S3Store } from '../../src/storage/s3-store.ts'
 import { testS3 } from '../helpers/s3.ts'
 
 export const SECRET = 'the secret of the server tests, long enough'
+export const SECRET_KEY = 'cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4='
 
 export interface Running {
   url: string
@@ -53,6 +54,7 @@ async function run(given: Given, cleanUp: () => Promise<void>): Promise<Running>
 
 const DEFAULTS = {
   tokenSecret: SECRET,
+  secretKeys: [SECRET_KEY],
   requireScope: false,
   publicRepositories: ['open/source', 'public/*'],
   objectExpiresIn: 3600,

@@ -3,18 +3,45 @@ import { link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises'
 import path from 'node:path'
 import { systemCode, TimoneError } from '../errors.ts'
 
-/** Where the generated token secret of a server with this data folder is kept. */
-export function tokenSecretPath(data: string): string {
-  return path.join(data, 'token-secret')
+/** A secret that is generated where none is set, and kept in a file of the data folder. */
+export interface GeneratedSecret {
+  /** Name of the file. */
+  readonly file: string
+  /** For messages: what it is, and the variable that sets it. */
+  readonly what: string
+  readonly env: string
+  readonly generate: () => string
+}
+
+/** Signs user tokens; 256 bits. */
+export const TOKEN_SECRET: GeneratedSecret = {
+  file: 'token-secret',
+  what: 'a token secret',
+  env: 'TIMONE_TOKEN_SECRET',
+  generate: () => randomBytes(32).toString('base64url'),
+}
+
+/** Encrypt secrets in the database: Fernet keys separated by commas, of which one is generated. */
+export const SECRET_KEYS: GeneratedSecret = {
+  file: 'secret-keys',
+  what: 'an encryption key',
+  env: 'TIMONE_SECRET_KEYS',
+  // As Python's Fernet.generate_key() spells them.
+  generate: () => `${randomBytes(32).toString('base64url')}=`,
+}
+
+/** Where the generated secret of a server with this data folder is kept. */
+export function secretPath(data: string, secret: GeneratedSecret): string {
+  return path.join(data, secret.file)
 }
 
 /**
- * Reads the token secret that an earlier start generated.
+ * Reads the secret that an earlier start generated.
  * @returns undefined when there is none
  * @throws {TimoneError} `config` when others may read it, it is empty, or it cannot be read
  */
-export async function readTokenSecret(data: string): Promise<string | undefined> {
-  const file = tokenSecretPath(data)
+export async function readSecret(data: string, secret: GeneratedSecret): Promise<string | undefined> {
+  const file = secretPath(data, secret)
   try {
     const { mode } = await stat(file)
     // Windows has no such modes: Node makes them up there.
@@ -24,10 +51,10 @@ export async function readTokenSecret(data: string): Promise<string | undefined>
         `${file} may be read by other users: run chmod 600 on it, or delete it to have a new one generated`,
       )
     }
-    const secret = (await readFile(file, 'utf8')).trim()
-    if (secret === '')
+    const text = (await readFile(file, 'utf8')).trim()
+    if (text === '')
       throw new TimoneError('config', `${file} is empty: delete it to have a new one generated`)
-    return secret
+    return text
   } catch (error) {
     if (error instanceof TimoneError) throw error
     const code = systemCode(error)
@@ -37,18 +64,18 @@ export async function readTokenSecret(data: string): Promise<string | undefined>
 }
 
 /**
- * Reads the token secret, or generates one of 256 bits and keeps it, mode 0600. Of several processes that do so at once
+ * Reads the secret, or generates one and keeps it, mode 0600. Of several processes that do so at once
  * one wins and the others use its secret; a crash leaves the whole file or none.
  * @throws {TimoneError} `config`
  */
-export async function readOrMakeTokenSecret(data: string): Promise<string> {
-  const known = await readTokenSecret(data)
+export async function readOrMakeSecret(data: string, secret: GeneratedSecret): Promise<string> {
+  const known = await readSecret(data, secret)
   if (known !== undefined) return known
-  const file = tokenSecretPath(data)
+  const file = secretPath(data, secret)
   const temporary = `${file}.${randomBytes(6).toString('hex')}`
   try {
     await mkdir(data, { recursive: true, mode: 0o700 })
-    await writeDurably(temporary, `${randomBytes(32).toString('base64url')}\n`)
+    await writeDurably(temporary, `${secret.generate()}\n`)
     try {
       // link, unlike rename, never replaces a secret that another process has just made.
       await link(temporary, file)
@@ -62,11 +89,11 @@ export async function readOrMakeTokenSecret(data: string): Promise<string> {
     const code = systemCode(error)
     throw new TimoneError(
       'config',
-      `cannot keep a token secret in ${data} (${code}): set TIMONE_DATA to a folder that can be written, or TIMONE_TOKEN_SECRET`,
+      `cannot keep ${secret.what} in ${data} (${code}): set TIMONE_DATA to a folder that can be written, or ${secret.env}`,
       { cause: error },
     )
   }
-  const made = await readTokenSecret(data)
+  const made = await readSecret(data, secret)
   if (made === undefined) throw new TimoneError('config', `${file} disappeared while it was made`)
   return made
 }
