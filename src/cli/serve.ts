@@ -71,6 +71,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     objectExpiresIn: settings.objectExpiresIn,
     quota: settings.quota,
     requestsPerMinute: settings.requestsPerMinute,
+    metricsToken: settings.metricsToken,
     logger,
   })
   const stopped = waitForSignal(server, logger)

@@ -74,6 +74,7 @@ export function buildSettings({ values, sources }: ResolvedSettings): BuiltSetti
     publicRepositories: must(values, 'lfs.public_repositories'),
     objectExpiresIn,
     quota: must(values, 'lfs.quota'),
+    ...(values['metrics.token'] === undefined ? {} : { metricsToken: values['metrics.token'] }),
     requestsPerMinute: atLeastZero(must(values, 'limits.requests_per_minute')),
     storage: Object.freeze(
       isFile

@@ -22,6 +22,8 @@ export interface ServerSettings {
   readonly quota: number
   /** Of each user; 0: no limit. */
   readonly requestsPerMinute: number
+  /** Undefined: programs of this machine alone see the metrics. */
+  readonly metricsToken?: string
   readonly storage: FileStorageSettings | S3StorageSettings
   /** `sqlite:` and an absolute path, or `postgres://…`, which may hold a password. */
   readonly databaseUrl: string
@@ -160,6 +162,13 @@ export const SERVER_SETTINGS = {
     default: '0',
     sentence:
       'Requests a minute, for Batch and locks, that each user may make (and all who did not sign in, together); 0: no limit.',
+  },
+  'metrics.token': {
+    type: 'secret',
+    env: 'TIMONE_METRICS_TOKEN',
+    defaultWords: 'none: loopback only',
+    sentence:
+      'Bearer token that GET /metrics asks for; without one it answers programs of this machine only.',
   },
   'database.url': {
     type: 'database',

@@ -24,6 +24,8 @@ import { type Problem, problemBody, problemOf, problemType } from './error-respo
 import { createReadiness } from './health.ts'
 import { LoadGate, type LoadLimits } from './load-gate.ts'
 import { errorFields } from './logger.ts'
+import { createMetrics } from './metrics.ts'
+import { admitToMetrics } from './metrics-route.ts'
 import { createObjectRoute, isObjectPath } from './object-route.ts'
 import { announcedLength, readBody } from './read-body.ts'
 import { type RequestRecord, recordRequest } from './request-record.ts'
@@ -46,6 +48,8 @@ export interface HandlerOptions {
   quota: number
   /** How often each user may ask; 0: as often as they like. */
   requestsPerMinute: number
+  /** Who sends it sees the metrics; undefined: programs of this machine do. */
+  metricsToken?: string | undefined
   /** The bucket behind an S3 store, and how to get credentials that open parts of it. */
   s3?: { site: S3Site; sts?: { assumeRole: AssumeRole; partition: string } } | undefined
   logger: Logger
@@ -87,6 +91,7 @@ export function createHandler(
     ),
     report,
   })
+  const metrics = createMetrics()
   const records = new WeakMap<IncomingMessage, RequestRecord>()
   const answerApp = getRequestListener(
     async (request, env) => {
@@ -119,9 +124,23 @@ export function createHandler(
     }
   }
 
+  const answerMetrics = async (
+    request: IncomingMessage,
+    response: ServerResponse,
+    record: RequestRecord,
+  ): Promise<void> => {
+    const { headers, socket } = request
+    admitToMetrics(options.metricsToken, { peer: socket.remoteAddress, headers })
+    const { type, text } = await metrics.print()
+    const length = Buffer.byteLength(text)
+    const head = { 'Content-Type': type, 'Content-Length': length, 'X-Request-Id': record.id }
+    response.writeHead(200, { ...head, 'Cache-Control': 'no-store' }).end(text)
+  }
+
   return (request, response) => {
     const target = parseTarget(request.url ?? '')
     const record = recordRequest(logger, request, response, target)
+    metrics.observe(request, response, target)
     const fail = (error: unknown): void => {
       const problem = problemOf(error)
       report(error, problem, record)
@@ -137,6 +156,10 @@ export function createHandler(
         else if (error instanceof TimoneError && !LEFT.has(error.code))
           report(error, problemOf(error), record)
       })
+      return
+    }
+    if (target.path === '/metrics' && request.method === 'GET') {
+      answerMetrics(request, response, record).catch(fail)
       return
     }
     records.set(request, record)
