@@ -19,6 +19,12 @@ export interface Principal {
   readonly operation?: 'upload' | 'download'
   /** Seconds since the epoch: when the user signed in, from which the total life of renewals counts. */
   readonly authTime: number
+  /** Our own user, where the token names one. */
+  readonly userId?: number
+  /** Name of a token that can be revoked. */
+  readonly tokenId?: string
+  /** Seconds since the epoch: when that token expires. */
+  readonly expiresAt?: number
 }
 
 /** May this principal download from `repository`? */

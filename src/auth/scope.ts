@@ -99,3 +99,40 @@ function includesLevel(noun: string, granted: string, wanted: string): boolean {
 function malformed(why: string): TimoneError {
   return new TimoneError('invalid', `malformed scope: ${why}`)
 }
+
+/** What of `wanted` is within `granted`: where they overlap in part, the part. */
+export function narrow(wanted: readonly Scope[], granted: readonly Scope[]): Scope[] {
+  const both = wanted.flatMap((scope) => granted.map((other) => meet(scope, other)))
+  const found = both.filter((scope) => scope !== undefined)
+  // Without those that others of them include.
+  return found.filter(
+    (scope, index) =>
+      !found.some(
+        (other, at) => at !== index && allows([other], scope) && (at < index || !allows([scope], other)),
+      ),
+  )
+}
+
+/** What both of two scopes allow; undefined: nothing. */
+function meet(one: Scope, two: Scope): Scope | undefined {
+  if (one.noun !== two.noun) return undefined
+  const resource = meetResource(one.resource, two.resource)
+  const level = meetLevel(one.noun, one.level, two.level)
+  return resource === undefined || level === undefined ? undefined : { noun: one.noun, resource, level }
+}
+
+function meetResource(one: string, two: string): string | undefined {
+  if (one === '*') return two
+  if (two === '*') return one
+  const [parts, others] = [one.split('/'), two.split('/')]
+  if (parts.length !== others.length) return undefined
+  const both = parts.map((part, at) => (part === '*' ? others[at] : part))
+  return both.every((part, at) => part === others[at] || others[at] === '*') ? both.join('/') : undefined
+}
+
+function meetLevel(noun: string, one: string, two: string): string | undefined {
+  if (NOUNS.get(noun) === 'access') return one === 'rw' ? two : one
+  const rights = new Set(two.split(','))
+  const both = one.split(',').filter((right) => rights.has(right))
+  return both.length === 0 ? undefined : both.join(',')
+}

@@ -11,8 +11,14 @@ export const MAX_TOKEN_LENGTH: number = 16 * 1024
 /** Seconds by which the clocks of issuer and server may differ. */
 const LEEWAY = 60
 
+/** `typ` of the tokens that timone issues to people and runners, which it can take back (RFC 8725, section 3.11). */
+export const ISSUED_TYPE = 'timone+jwt'
+
 /** `typ` of the tokens that timone puts into its own answers (RFC 8725, section 3.11: explicit typing). */
 const USE_TYPE = 'timone-use+jwt'
+
+/** What opaque tokens begin with; no JWT does, whose first part is base64 of `{"`. */
+const OPAQUE = 'tmo_'
 
 const AUDIENCE = 'timone:'
 const USES: ReadonlySet<string> = new Set<TokenUse>(['transfer', 'renew', 'verify'])
@@ -27,8 +33,16 @@ export interface TokensOptions {
   issuer: string
   /** Refuse user tokens that carry no scope claim, instead of trusting them with all of LFS. */
   requireScope: boolean
+  /** Checks what timone itself issued to people and runners; without it all of that is refused. */
+  issued?: IssuedTokenCheck | undefined
   /** Milliseconds since the epoch; default the system clock. */
   now?: () => number
+}
+
+/** Tokens that are kept track of: JWTs of type {@link ISSUED_TYPE}, and opaque ones (`tmo_…`). */
+export interface IssuedTokenCheck {
+  /** @throws {TimoneError} `unauthorized` for one that is forged, expired or revoked */
+  verify(token: string): Promise<Principal>
 }
 
 /**
@@ -40,6 +54,7 @@ export interface TokensOptions {
 export class Tokens {
   readonly #issuer: string
   readonly #requireScope: boolean
+  readonly #issued: IssuedTokenCheck | undefined
   readonly #now: () => number
   readonly #userKey: Promise<Key>
   readonly #useKey: Promise<Key>
@@ -48,6 +63,7 @@ export class Tokens {
     if (options.secret === '') throw new TypeError('the token secret must not be empty')
     this.#issuer = options.issuer
     this.#requireScope = options.requireScope
+    this.#issued = options.issued
     this.#now = options.now ?? Date.now
     const secret = Buffer.from(options.secret, 'utf8')
     this.#userKey = importKey(secret)
@@ -117,7 +133,12 @@ export class Tokens {
    *   `token expired` and a missing scope where one is required, both said only after the signature was found good
    */
   async verify(jwt: string): Promise<Principal> {
-    const isUse = this.#isUse(jwt)
+    const type = this.#typeOf(jwt)
+    if (type === ISSUED_TYPE) {
+      if (this.#issued === undefined) throw refused()
+      return this.#issued.verify(jwt)
+    }
+    const isUse = type === USE_TYPE
     let claims: JWTPayload
     try {
       const verified = await jwtVerify(jwt, await (isUse ? this.#useKey : this.#userKey), {
@@ -136,7 +157,7 @@ export class Tokens {
   /** True when the signature of `jwt` is ours, whatever its claims say: for people who look into a token. */
   async signatureMatches(jwt: string): Promise<boolean> {
     try {
-      await compactVerify(jwt, await (this.#isUse(jwt) ? this.#useKey : this.#userKey), {
+      await compactVerify(jwt, await (this.#typeOf(jwt) === USE_TYPE ? this.#useKey : this.#userKey), {
         algorithms: ['HS256'],
       })
       return true
@@ -145,10 +166,11 @@ export class Tokens {
     }
   }
 
-  #isUse(jwt: string): boolean {
+  #typeOf(jwt: string): string | undefined {
     if (jwt.length > MAX_TOKEN_LENGTH) throw refused()
+    if (jwt.startsWith(OPAQUE)) return ISSUED_TYPE
     try {
-      return decodeProtectedHeader(jwt).typ === USE_TYPE
+      return decodeProtectedHeader(jwt).typ
     } catch {
       throw refused()
     }
@@ -223,7 +245,8 @@ function isStrings(value: unknown): value is readonly string[] {
   return Array.isArray(value) && value.every((item) => typeof item === 'string')
 }
 
-function isUserName(value: unknown): value is string {
+/** May this be a principal's stable name? */
+export function isUserName(value: unknown): value is string {
   return typeof value === 'string' && value.length > 0 && value.length <= 255 && !/\p{Cc}/u.test(value)
 }
 

@@ -1,6 +1,7 @@
 import { type Kysely, type Migration, Migrator } from 'kysely'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import { identity } from './migration-0002-identity.ts'
+import { signIn } from './migration-0003-sign-in.ts'
 import { usage } from './migration-0005-usage.ts'
 
 /** In the order of their names, never changed once released, forward only. */
@@ -26,6 +27,7 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
     },
   },
   '0002_identity': identity,
+  '0003_sign_in': signIn,
   '0005_usage': usage,
 }
 

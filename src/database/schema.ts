@@ -8,6 +8,7 @@ export interface Schema {
   users: UsersTable
   identities: IdentitiesTable
   grants: GrantsTable
+  user_groups: UserGroupsTable
   tokens: TokensTable
   device_codes: DeviceCodesTable
   signing_keys: SigningKeysTable
@@ -85,6 +86,12 @@ export interface GrantsTable {
   /** One scope of `auth/scope.ts`. */
   scope: string
   created_at: string
+}
+
+/** Groups as the claim named them when the user signed in last. */
+export interface UserGroupsTable {
+  user_id: number
+  name: string
 }
 
 /** What we issued and can take back: sign-ins, app and personal tokens, JWTs by their `jti`, codes. */

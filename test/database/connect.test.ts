@@ -80,6 +80,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (kind) => {
     const steps = {
       '0001_lfs_locks': { up: async () => {} },
       '0002_identity': { up: async () => {} },
+      '0003_sign_in': { up: async () => {} },
       '0005_usage': { up: async () => {} },
       '9999_more': {
         up: async (at: typeof db) => {

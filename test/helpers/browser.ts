@@ -1,0 +1,29 @@
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+
+export interface TestBrowser {
+  /** A page of a browser that has been nowhere before: no cookies, no storage. `javaScript: false`: as it says. */
+  fresh(options?: { javaScript?: boolean }): Promise<Page>
+  close(): Promise<void>
+}
+
+/** Debian's Chromium, without a window. Tests that need it fail without it. */
+export async function startBrowser(): Promise<TestBrowser> {
+  const browser: Browser = await chromium.launch({
+    executablePath: process.env.TIMONE_TEST_CHROMIUM ?? '/usr/bin/chromium',
+    // Its sandbox does not work for root, or in most containers.
+    args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
+  })
+  const contexts: BrowserContext[] = []
+  return {
+    fresh: async ({ javaScript = true } = {}) => {
+      const context = await browser.newContext({ javaScriptEnabled: javaScript })
+      context.setDefaultTimeout(20_000)
+      contexts.push(context)
+      return context.newPage()
+    },
+    close: async () => {
+      for (const context of contexts) await context.close()
+      await browser.close()
+    },
+  }
+}
