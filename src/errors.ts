@@ -19,6 +19,7 @@ export type ErrorCode =
   | 'hash_mismatch'
   | 'internal'
   | 'invalid'
+  | 'lease_broken'
   | 'no_such_bucket'
   | 'no_such_upload'
   | 'not_found'
@@ -34,6 +35,7 @@ export type ErrorCode =
   | 'too_large'
   | 'unauthorized'
   | 'unavailable'
+  | 'upstream'
   | 'wrong_region'
 
 /** What may be attached to a {@link TimoneError}. Never a secret: all of it may be logged. */
@@ -56,6 +58,7 @@ const RETRYABLE: ReadonlySet<ErrorCode> = new Set([
   'throttled',
   'timeout',
   'unavailable',
+  'upstream',
 ])
 
 /**

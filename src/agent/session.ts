@@ -65,6 +65,7 @@ const WIRE_CODES: Record<ErrorCode, number> = {
   hash_mismatch: 422,
   internal: 500,
   invalid: 422,
+  lease_broken: 400,
   no_such_bucket: 404,
   no_such_upload: 404,
   not_found: 404,
@@ -80,6 +81,7 @@ const WIRE_CODES: Record<ErrorCode, number> = {
   too_large: 413,
   unauthorized: 401,
   unavailable: 503,
+  upstream: 503,
   wrong_region: 400,
 }
 

@@ -2,6 +2,7 @@ import { Argument, Command, Option } from 'commander'
 import { VERSION } from '../version.ts'
 import { type Done, examples } from './command-help.ts'
 import { addDoctor } from './commands-doctor.ts'
+import { addSecrets } from './commands-leases.ts'
 import { addGitLfsAuthenticate } from './commands-ssh.ts'
 import { addUsage } from './commands-usage.ts'
 import type { ConfigScope } from './install.ts'
@@ -47,6 +48,7 @@ export function commandTree(io: Io, done: Done): Command {
   addGitLfsAuthenticate(root, io, done)
   addUploads(root, io, done)
   addUsage(root, io, done)
+  addSecrets(root, io, done)
   addConfig(root, io, done)
   addCache(root, io, done)
   addCompletion(root, io, done)

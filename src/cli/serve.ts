@@ -7,6 +7,7 @@ import type { S3StorageSettings, ServerSettings } from '../config/server-setting
 import { connect, type Database } from '../database/connect.ts'
 import { watchDatabase } from '../database/watch.ts'
 import { isTimoneError, systemCode } from '../errors.ts'
+import { checkSealingKeys } from '../leases/sealing.ts'
 import type { Logger } from '../log.ts'
 import type { HandlerOptions } from '../server/handler.ts'
 import { createLogger, errorFields } from '../server/logger.ts'
@@ -54,10 +55,10 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
   })
   const logger = createLogger({ level: settings.logLevel, destination: io.stderr })
   for (const warning of warnings) logger.warn({}, warning)
-  // Before anything is opened: throws when one of them is no key.
-  new SecretBox(settings.secretKeys)
+  const box = new SecretBox(settings.secretKeys)
   const database = await openDatabase(settings.databaseUrl, io)
   if (database === undefined) return NO_DATABASE
+  await checkKeys(database, box)
   const storage = await openStorage(settings, logger)
   const server = createServer({
     ...storage,
@@ -111,6 +112,16 @@ async function openDatabase(url: string, io: ServeIo): Promise<Database | undefi
     if (!isTimoneError(error, 'unavailable')) throw error
     io.stderr.write(`timone: ${error.message}\n`)
     return undefined
+  }
+}
+
+/** @throws {TimoneError} `config` when secrets in the database were encrypted with a key that we do not have */
+async function checkKeys(database: Database, box: SecretBox): Promise<void> {
+  try {
+    await checkSealingKeys(database.db, box)
+  } catch (error) {
+    await database.close()
+    throw error
   }
 }
 

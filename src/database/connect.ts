@@ -1,5 +1,6 @@
 import { Kysely, sql } from 'kysely'
 import { isTimoneError, TimoneError } from '../errors.ts'
+import { AdvisoryLocks, ProcessLocks } from './locks.ts'
 import { migrate } from './migrations.ts'
 import type { Schema } from './schema.ts'
 
@@ -8,6 +9,11 @@ export interface Database {
   readonly db: Kysely<Schema>
   /** Throws when the database does not answer; for `/readyz`. @throws {TimoneError} */
   check(): Promise<void>
+  /**
+   * Runs `work` while nobody else, of all processes on this database, runs work under the same name.
+   * @throws {TimoneError} `unavailable` when the others take too long, or what `work` throws
+   */
+  lock<T>(name: string, work: () => Promise<T>): Promise<T>
   /** Closes all connections, once the queries under way are done. */
   close(): Promise<void>
 }
@@ -28,12 +34,17 @@ export async function connect(url: string): Promise<Database> {
       cause: error,
     })
   }
+  const locks = url.startsWith('sqlite:') ? new ProcessLocks() : new AdvisoryLocks(url)
   return {
     db,
+    lock: (name, work) => locks.hold(name, work),
     check: async () => {
       await sql`select 1 from lfs_locks limit 1`.execute(db)
     },
-    close: () => db.destroy(),
+    close: async () => {
+      await locks.close()
+      await db.destroy()
+    },
   }
 }
 

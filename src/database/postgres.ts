@@ -8,18 +8,28 @@ const CONNECTIONS = 10
 const CONNECT_TIMEOUT = 5_000
 const QUERY_TIMEOUT = 10_000
 
+/** What a pool is for: queries, which are short, or locks, which are held for as long as a call to somebody else takes. */
+export interface PoolLimits {
+  connections: number
+  /** Milliseconds for the answer to one query, and between two of a transaction. */
+  query: number
+}
+
 /**
  * A dialect on a pool of Postgres connections; nothing is connected yet.
  * @param url `postgres://…`, with `?sslmode=verify-full` and the like as libpq has them
  */
-export function postgresDialect(url: string): PostgresDialect {
+export function postgresDialect(
+  url: string,
+  limits: PoolLimits = { connections: CONNECTIONS, query: QUERY_TIMEOUT },
+): PostgresDialect {
   const pool = new pg.Pool({
     connectionString: url,
-    max: CONNECTIONS,
+    max: limits.connections,
     connectionTimeoutMillis: CONNECT_TIMEOUT,
-    query_timeout: QUERY_TIMEOUT,
-    statement_timeout: QUERY_TIMEOUT,
-    idle_in_transaction_session_timeout: QUERY_TIMEOUT,
+    query_timeout: limits.query,
+    statement_timeout: limits.query,
+    idle_in_transaction_session_timeout: limits.query,
     keepAlive: true,
     application_name: 'timone',
   })

@@ -14,6 +14,7 @@ export interface Schema {
   signing_keys: SigningKeysTable
   leases: LeasesTable
   events: EventsTable
+  sealing_keys: SealingKeysTable
 }
 
 /** One row for each lock; UNIQUE(repository, path_key) lets one of several creates at once win. */
@@ -186,4 +187,11 @@ export interface EventsTable {
   data: string
   /** When its notification was handed to the message broker; null: not yet, or there is none to send. */
   published_at: string | null
+}
+
+/** Keys that secrets in the database were encrypted with, so that a start without one of them is refused. */
+export interface SealingKeysTable {
+  /** `SecretBox.keyId`; says nothing about the key. */
+  id: string
+  created_at: string
 }

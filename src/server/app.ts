@@ -72,10 +72,10 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
 
   app.onError((error, c) => {
     const { record } = c.env
-    const problem = problemOf(error)
+    const problem = problemOf(error, c.req.path)
     record.subject = c.get('subject')
     options.report(error, problem, record)
-    return new Response(problemBody(problem, record.id), {
+    return new Response(problemBody(problem, record.id, c.req.path), {
       status: problem.status,
       headers: { ...problem.headers, 'Content-Type': problemType(c.req.path), 'X-Request-Id': record.id },
     })

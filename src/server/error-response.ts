@@ -45,6 +45,7 @@ const RULES: Record<ErrorCode, Rule> = {
   hash_mismatch: { status: 422 },
   internal: INTERNAL,
   invalid: { status: 422 },
+  lease_broken: { status: 400 },
   no_such_bucket: BROKEN,
   no_such_upload: { status: 404 },
   not_found: { status: 404 },
@@ -60,6 +61,7 @@ const RULES: Record<ErrorCode, Rule> = {
   too_large: { status: 413 },
   unauthorized: { status: 401 },
   unavailable: LATER,
+  upstream: { status: 503 },
   wrong_region: BROKEN,
 }
 
@@ -68,27 +70,50 @@ const RETRY_AFTER = 5
 /** git-lfs 3.8 takes more than 300 s for an error. */
 const MAX_RETRY_AFTER = 300
 
-/** The one place that turns errors into HTTP; what is not a {@link TimoneError} is a 500 that says nothing. */
-export function problemOf(error: unknown): Problem {
+/** Clients of `/api/` are not git-lfs: they know 503, and can wait for a provider that asks for more time. */
+const MAX_RETRY_AFTER_API = 3600
+const isApi = (path: string): boolean => path.startsWith('/api/') && !path.includes('/info/lfs/')
+
+/**
+ * The one place that turns errors into HTTP; what is not a {@link TimoneError} is a 500 that says nothing.
+ * @param path of the request, which decides what its client understands
+ */
+export function problemOf(error: unknown, path = ''): Problem {
   const code = error instanceof TimoneError ? error.code : 'internal'
-  const rule = RULES[code]
+  const rule = isApi(path) ? apiRule(RULES[code], code) : RULES[code]
   const headers: Record<string, string> = {}
   if (rule.status === 401) {
     // LFS-Authenticate is git-lfs's own (docs/api/authentication.md); the other is HTTP's (RFC 9110, section 11.6.1).
     headers['LFS-Authenticate'] = 'Basic realm="timone"'
     headers['WWW-Authenticate'] = 'Basic realm="timone"'
   }
-  if (rule.status === 429) {
+  if (rule.status === 429 || rule.status === 503) {
     const wait = (error instanceof TimoneError ? error.retryAfter : undefined) ?? RETRY_AFTER
-    headers['Retry-After'] = String(Math.min(MAX_RETRY_AFTER, Math.max(1, Math.ceil(wait))))
+    const most = isApi(path) ? MAX_RETRY_AFTER_API : MAX_RETRY_AFTER
+    headers['Retry-After'] = String(Math.min(most, Math.max(1, Math.ceil(wait))))
   }
   const message = rule.message ?? (error instanceof TimoneError ? error.message : INTERNAL.message)
   return { status: rule.status, code, message: message ?? '', headers }
 }
 
-/** Body of an error answer, as git-lfs `docs/api/batch.md` has it; `code` is there for our own agent. */
-export function problemBody(problem: Pick<Problem, 'message' | 'code'>, requestId: string): string {
-  return JSON.stringify({ message: problem.message, code: problem.code, request_id: requestId })
+/** What the services that `/api/` takes over answered in the same case. */
+function apiRule(rule: Rule, code: ErrorCode): Rule {
+  if (code === 'invalid') return { status: 400 }
+  return rule === LATER ? { ...LATER, status: 503 } : rule
+}
+
+/**
+ * Body of an error answer, as git-lfs `docs/api/batch.md` has it; `code` is there for our own agent, `error` for clients
+ * of `/api/`.
+ */
+export function problemBody(
+  problem: Pick<Problem, 'message' | 'code'>,
+  requestId: string,
+  path = '',
+): string {
+  const { message, code } = problem
+  const error = isApi(path) ? { error: message } : {}
+  return JSON.stringify({ ...error, message, code, request_id: requestId })
 }
 
 /** `application/vnd.git-lfs+json` on LFS routes, plain JSON elsewhere. */

@@ -142,7 +142,7 @@ export function createHandler(
     const record = recordRequest(logger, request, response, target)
     metrics.observe(request, response, target)
     const fail = (error: unknown): void => {
-      const problem = problemOf(error)
+      const problem = problemOf(error, target?.path)
       report(error, problem, record)
       drain(request, response)
       sendProblem(response, problem, record)
@@ -218,7 +218,7 @@ function sendProblem(response: ServerResponse, problem: Problem, record: Request
     response.destroy()
     return
   }
-  const body = problemBody(problem, record.id)
+  const body = problemBody(problem, record.id, record.path)
   for (const name of ['ETag', 'Accept-Ranges', 'Cache-Control']) response.removeHeader(name)
   response
     .writeHead(problem.status, {

@@ -82,6 +82,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (kind) => {
       '0002_identity': { up: async () => {} },
       '0003_sign_in': { up: async () => {} },
       '0005_usage': { up: async () => {} },
+      '0006_leases': { up: async () => {} },
       '9999_more': {
         up: async (at: typeof db) => {
           await at.schema.createTable('more').addColumn('id', 'text').execute()
