@@ -7,6 +7,7 @@ import type { S3StorageSettings, ServerSettings } from '../config/server-setting
 import { connect, type Database } from '../database/connect.ts'
 import { watchDatabase } from '../database/watch.ts'
 import { isTimoneError, systemCode } from '../errors.ts'
+import { checkTrustRules } from '../identity/trust-rules.ts'
 import { checkSealingKeys } from '../leases/sealing.ts'
 import type { Logger } from '../log.ts'
 import type { HandlerOptions } from '../server/handler.ts'
@@ -56,6 +57,9 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
   const logger = createLogger({ level: settings.logLevel, destination: io.stderr })
   for (const warning of warnings) logger.warn({}, warning)
   const box = new SecretBox(settings.secretKeys)
+  // Before anything is opened: throws when one of them is no key.
+  new SecretBox(settings.secretKeys)
+  checkTrustRules(settings.trust)
   const database = await openDatabase(settings.databaseUrl, io)
   if (database === undefined) return NO_DATABASE
   await checkKeys(database, box)
@@ -71,6 +75,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     publicRepositories: settings.publicRepositories,
     objectExpiresIn: settings.objectExpiresIn,
     quota: settings.quota,
+    trust: settings.trust,
     requestsPerMinute: settings.requestsPerMinute,
     metricsToken: settings.metricsToken,
     logger,

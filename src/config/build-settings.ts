@@ -73,6 +73,7 @@ export function buildSettings({ values, sources }: ResolvedSettings): BuiltSetti
     requireScope: must(values, 'auth.require_scope'),
     publicRepositories: must(values, 'lfs.public_repositories'),
     objectExpiresIn,
+    trust: must(values, 'trust'),
     quota: must(values, 'lfs.quota'),
     ...(values['metrics.token'] === undefined ? {} : { metricsToken: values['metrics.token'] }),
     requestsPerMinute: atLeastZero(must(values, 'limits.requests_per_minute')),

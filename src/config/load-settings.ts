@@ -146,7 +146,8 @@ function derived(key: SettingKey, settings: BuiltSettings['settings']): Derived 
 }
 
 function printValue(value: unknown): string {
-  if (Array.isArray(value)) return value.join(',')
+  if (Array.isArray(value))
+    return value.every((item) => typeof item === 'string') ? value.join(',') : JSON.stringify(value)
   if (typeof value === 'object' && value !== null && 'host' in value && 'port' in value) {
     const host = String(value.host)
     return `${host.includes(':') ? `[${host}]` : host}:${value.port}`

@@ -1,4 +1,5 @@
 import type { ListenAddress, SettingType } from './setting-types.ts'
+import type { TrustSetting } from './trust-setting.ts'
 
 /** Everything that `timone serve` can be told, checked, frozen. Made by `load-settings.ts` only. */
 export interface ServerSettings {
@@ -24,6 +25,7 @@ export interface ServerSettings {
   readonly requestsPerMinute: number
   /** Undefined: programs of this machine alone see the metrics. */
   readonly metricsToken?: string
+  readonly trust: readonly TrustSetting[]
   readonly storage: FileStorageSettings | S3StorageSettings
   /** `sqlite:` and an absolute path, or `postgres://…`, which may hold a password. */
   readonly databaseUrl: string
@@ -169,6 +171,13 @@ export const SERVER_SETTINGS = {
     defaultWords: 'none: loopback only',
     sentence:
       'Bearer token that GET /metrics asks for; without one it answers programs of this machine only.',
+  },
+  trust: {
+    type: 'trust',
+    env: 'TIMONE_TRUST',
+    default: '[]',
+    sentence:
+      'Whose identity tokens are exchanged at /oauth/token: an array of tables, `[[trust]]` (JSON in the environment); see CI runners.',
   },
   'database.url': {
     type: 'database',

@@ -3,6 +3,7 @@ import { TimoneError } from '../errors.ts'
 import { parseRepository, repositoryName } from '../repository.ts'
 import { parseGitInteger } from './agent-settings.ts'
 import { parseDuration } from './duration.ts'
+import { readTrust, type TrustSetting } from './trust-setting.ts'
 
 /** Where a server listens. `host` is a name or an address, IPv6 without brackets; port 0 lets the system choose. */
 export interface ListenAddress {
@@ -26,6 +27,7 @@ export interface SettingValues {
   path: string
   /** `sqlite:` and an absolute path, or `postgres://…` with whatever password it has. */
   database: string
+  trust: readonly TrustSetting[]
 }
 
 export type SettingType = keyof SettingValues
@@ -77,6 +79,7 @@ const READERS: { readonly [T in SettingType]: Reader<T> } = {
   },
   path: (text, { base }) => path.resolve(base, text),
   database: readDatabase,
+  trust: readTrust,
 }
 
 const BOOLEANS: ReadonlyMap<string, boolean> = new Map([

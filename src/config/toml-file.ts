@@ -47,5 +47,7 @@ function readText(value: unknown, where: string): string {
   if (typeof value === 'string') return value
   if (typeof value === 'number' || typeof value === 'boolean') return String(value)
   if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return value.join(',')
+  // Tables of an array have a shape of their own, which their setting reads.
+  if (Array.isArray(value) && value.every((item) => typeof item === 'object')) return JSON.stringify(value)
   throw new TimoneError('config', `${where} must be text, a number, true, false or a list of texts`)
 }

@@ -6,6 +6,8 @@ import type { RouteEnv } from '../access/route-env.ts'
 import { accessRoutes } from '../access/routes.ts'
 import type { Transfers } from '../access/transfers.ts'
 import { TimoneError } from '../errors.ts'
+import { tokenRoutes } from '../identity/token-routes.ts'
+import type { Trust } from '../identity/trust.ts'
 import { type LockRoutesOptions, lockRoutes } from '../lfs/lock-routes.ts'
 import { type LfsRoutesOptions, lfsRoutes } from '../lfs/routes.ts'
 import { VERSION } from '../version.ts'
@@ -22,6 +24,8 @@ export interface AppOptions extends LfsRoutesOptions, LockRoutesOptions {
   broker: Broker
   transfers: Transfers
   stored: (name: ObjectName) => Promise<void>
+  /** Present: runners may exchange their identity tokens. */
+  trust?: Trust | undefined
   ready: () => Promise<Readiness>
   /** Told of each error before it is answered. */
   report: (error: unknown, problem: Problem, record: RequestRecord) => void
@@ -65,6 +69,7 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
   app.route('/', lfsRoutes(options))
   app.route('/', lockRoutes(options))
   app.route('/', accessRoutes(options))
+  if (options.trust !== undefined) app.route('/', tokenRoutes(options.trust))
 
   app.notFound(() => {
     throw new TimoneError('not_found', 'not found')

@@ -11,6 +11,8 @@ import { authenticate } from '../auth/authenticate.ts'
 import { Tokens } from '../auth/tokens.ts'
 import type { Database } from '../database/connect.ts'
 import { TimoneError } from '../errors.ts'
+import { Trust } from '../identity/trust.ts'
+import type { TrustRule } from '../identity/trust-rules.ts'
 import { createBatch } from '../lfs/batch.ts'
 import { LockStore } from '../lfs/lock-store.ts'
 import { Presence } from '../lfs/presence.ts'
@@ -52,6 +54,8 @@ export interface HandlerOptions {
   metricsToken?: string | undefined
   /** The bucket behind an S3 store, and how to get credentials that open parts of it. */
   s3?: { site: S3Site; sts?: { assumeRole: AssumeRole; partition: string } } | undefined
+  /** Whose identity tokens are exchanged; none: nobody's. */
+  trust?: readonly TrustRule[]
   logger: Logger
   /** What is worked on at once on JSON routes. */
   load?: LoadLimits
@@ -186,7 +190,7 @@ function limitReader(response: ServerResponse, limits: { idle: number; answer: n
 }
 
 function buildRooms(options: HandlerOptions, urls: SignedUrls, tokens: Tokens, now: () => number) {
-  const { store, url, objectExpiresIn: expiresIn, publicRepositories, s3 } = options
+  const { store, url, objectExpiresIn: expiresIn, publicRepositories, s3, trust = [] } = options
   const prefix = s3?.site.prefix ?? ''
   const prepareSigner =
     s3 === undefined
@@ -200,6 +204,9 @@ function buildRooms(options: HandlerOptions, urls: SignedUrls, tokens: Tokens, n
     if (usage.quota > 0) await usage.count(repositoryName(repository), { oid, size })
   }
   return {
+    ...(trust.length === 0
+      ? {}
+      : { trust: new Trust({ rules: trust, tokens, db: options.database.db, url, now }) }),
     gate: new Gate({ tokens, publicRepositories, rateLimit, now }),
     usage,
     stored,

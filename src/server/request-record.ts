@@ -9,6 +9,8 @@ export interface RequestRecord {
   readonly id: string
   /** The path alone: a query may hold a signature, an authority a password. Empty where there is no sane one. */
   readonly path: string
+  /** Address of the other end of the connection; empty when it has gone already. */
+  readonly address: string
   /** Who asked, once a route knows. */
   subject?: string | undefined
 }
@@ -23,9 +25,13 @@ export function recordRequest(
   const given = request.headers['x-request-id']
   const sane = typeof given === 'string' && /^[A-Za-z0-9._:/+=-]{1,128}$/.test(given)
   const path = target?.path.slice(0, 500) ?? ''
-  const record: RequestRecord = { id: sane ? given : randomUUID(), path }
-  const started = performance.now()
   const { socket } = request
+  const record: RequestRecord = {
+    id: sane ? given : randomUUID(),
+    path,
+    address: socket.remoteAddress ?? '',
+  }
+  const started = performance.now()
   const written = socket.bytesWritten
   response.once('close', () => {
     const fields = {

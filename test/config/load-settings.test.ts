@@ -55,6 +55,7 @@ describe('defaults', () => {
       publicRepositories: [],
       objectExpiresIn: 3600,
       quota: 0,
+      trust: [],
       requestsPerMinute: 0,
       storage: { driver: 'file', root: path.join(cwd, 'timone-data', 'objects') },
       databaseUrl: `sqlite:${path.join(cwd, 'timone-data', 'timone.db')}`,
@@ -143,6 +144,7 @@ describe('sources', () => {
       publicRepositories: ['foo/bar', 'open/*'],
       objectExpiresIn: 900,
       quota: 0,
+      trust: [],
       requestsPerMinute: 0,
       storage: {
         driver: 's3',
