@@ -31,8 +31,11 @@ export interface Upload {
   readonly digest: PartDigest
   /** Sends one part; tries again by itself. @throws `hash_mismatch` when the store saw other bytes. */
   putPart(part: PlannedPart, body: PartBody, signal: AbortSignal): Promise<void>
-  /** Makes the object appear. An equal object that is already there is success. */
-  complete(signal: AbortSignal): Promise<void>
+  /**
+   * Makes the object appear. An equal object that is already there is success.
+   * Gives true when the store created it in answer to one request that the oid was bound to: nothing is left to check.
+   */
+  complete(signal: AbortSignal): Promise<boolean>
   /** Drops what was sent; false when the store could not be told. Never throws. */
   abort(): Promise<boolean>
 }

@@ -108,15 +108,16 @@ export class S3Access implements ObjectAccess {
         (response) => discard(response),
       )
     }
+    let created = false
     return {
       id: undefined,
       partSize: size,
       missing: parts,
       digest: 'none',
       putPart: async (_part, body, signal) => {
-        await this.#createOnly(replace, (headers) => put(body, signal, headers))
+        created = await this.#createOnly(replace, (headers) => put(body, signal, headers))
       },
-      complete: async () => {},
+      complete: async () => created,
       abort: async () => true,
     }
   }
@@ -170,6 +171,7 @@ export class S3Access implements ObjectAccess {
           if (!isTimoneError(error, 'no_such_upload')) throw error
           if (!(await this.#options.isPresent(oid, size, id, signal))) throw error
         }
+        return false
       },
       abort: () => this.#abort(key, id),
     }

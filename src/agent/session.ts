@@ -21,6 +21,8 @@ export interface Transferred {
   path?: string
   /** It came out of the shared cache. */
   cached?: boolean
+  /** The store itself said that it has the upload, in answer to the one request that the oid was bound to. */
+  stored?: boolean
 }
 
 /** Moves one object. Errors fail that object only. */

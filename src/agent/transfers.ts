@@ -147,11 +147,11 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     access: ObjectAccess,
     leaveNothing: (() => boolean) | undefined,
     ...rest: Rest
-  ): Promise<void> => {
+  ): Promise<boolean> => {
     const { path, size } = message
     if (path === undefined || path === '') throw new TimoneError('invalid', 'git-lfs named no file to upload')
     const storage = storageOfObjectPath(path, oid)
-    await uploadObject(
+    return uploadObject(
       oid,
       size,
       path,
@@ -222,11 +222,11 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     }
     const access = await accessFor(message, signal)
     if (message.event === 'upload') {
-      await upload(oid, message, access, leaveNothing, progress, signal)
+      const stored = await upload(oid, message, access, leaveNothing, progress, signal)
       // Only what git-lfs keeps as an object: sharing a file takes the permission to write from it.
       if (message.path !== undefined && storageOfObjectPath(message.path, oid) !== undefined)
         await cache?.put(oid, message.size, message.path, { copyUpTo: COPIED_AFTER_UPLOAD, signal })
-      return {}
+      return { stored }
     }
     const path = await download(oid, message, access, leaveNothing, progress, signal)
     await cache?.put(oid, message.size, path, { signal })

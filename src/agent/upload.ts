@@ -35,7 +35,7 @@ export interface UploadContext {
 /**
  * Sends one object from `path`. Small ones go in one request that is bound to the oid; larger ones in parts, in
  * parallel, continuing an upload that an earlier process left. Whatever the way, other bytes than the oid's never
- * become visible.
+ * become visible. Gives true when the store itself has said that it is there whole; else the server is to look.
  * @throws `not_found` (no such file), `size_mismatch`, `hash_mismatch`, and what the store or network did.
  */
 export async function uploadObject(
@@ -45,7 +45,7 @@ export async function uploadObject(
   context: UploadContext,
   progress: Progress,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   const file = await SourceFile.open(path)
   try {
     const { size: found, mtimeMs } = file
@@ -54,17 +54,18 @@ export async function uploadObject(
     }
     // What fits into the smallest part is never sent in parts.
     const resume = size > MIN_PART_SIZE ? context.resume : undefined
-    const attempt = async (): Promise<void> => {
+    const attempt = async (): Promise<boolean> => {
       const upload = await openUpload(oid, size, mtimeMs, { ...context, resume }, signal)
-      await send(file, oid, size, upload, { ...context, resume }, progress, signal)
+      const stored = await send(file, oid, size, upload, { ...context, resume }, progress, signal)
       await resume?.dropUpload(oid)
+      return stored
     }
-    await attempt().catch(async (error: unknown) => {
+    return await attempt().catch(async (error: unknown) => {
       if (!isTimoneError(error, 'no_such_upload')) throw error
       // Somebody has dropped the upload under our hands (a lifecycle rule, an operator): begin anew, once.
       context.log.warn({ oid }, error.message)
       progress.add(-size)
-      await attempt()
+      return attempt()
     })
   } finally {
     file.close()
@@ -139,7 +140,7 @@ async function send(
   context: UploadContext,
   progress: Progress,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   try {
     const found = await sendParts(file, size, upload, context, progress, signal)
     if (found !== undefined && found !== oid)
@@ -147,7 +148,7 @@ async function send(
         'hash_mismatch',
         `the file’s SHA-256 is ${found}: it is damaged or changed while being sent; run git lfs fsck`,
       )
-    await upload.complete(signal)
+    return await upload.complete(signal)
   } catch (error) {
     if (context.leaveNothing?.() === true || !worthContinuing(error)) {
       await upload.abort()

@@ -119,6 +119,7 @@ export class UrlAccess implements ObjectAccess {
           const { href, header } = answer.complete
           await postJson(this.#options.send, parseHref(href), header, {}, signal, COMPLETE_TIMEOUT)
         })
+        return false
       },
       abort: async () => single || this.#abort(oid, size, id),
     }

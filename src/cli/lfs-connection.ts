@@ -20,6 +20,7 @@ export interface LfsConnection {
   readonly transfer: MoveOptions['transfer']
   readonly reopen: Transfers['reopen']
   readonly verify: MoveOptions['verify']
+  confirm(ref: string | undefined): NonNullable<MoveOptions['confirm']>
   close(): Promise<void>
 }
 
@@ -81,6 +82,10 @@ export async function connect(
     transfer: transfers.transfer,
     reopen: transfers.reopen,
     verify: (object, action, inner) => verifyUpload(object, action, { send: http.send, retrier, log }, inner),
+    confirm: (ref) => {
+      const downloads = new BatchClient({ api, operation: 'download', ref })
+      return (objects, inner) => downloads.ask(objects, inner)
+    },
     async close() {
       await api.close()
       await Promise.all([http.close(), transfers.close()])

@@ -21,6 +21,11 @@ export interface MoveOptions {
   source: (object: NamedObject) => Promise<string>
   /** Asks the server to check an upload. */
   verify: (object: NamedObject, action: Action, signal: AbortSignal) => Promise<void>
+  /**
+   * Asks the server for many uploads at once whether it has them, by asking how to download them. For those of which the
+   * store itself has said so: one request for each would take longer than the upload.
+   */
+  confirm?: (objects: readonly NamedObject[], signal: AbortSignal) => Promise<BatchVerdict[]>
   /** An object has arrived: for a download at `path`, out of a cache where `cached` is true. */
   arrived: (object: NamedObject, result: { path?: string; cached?: boolean }) => Promise<void>
   failed: (object: NamedObject, error: unknown) => void
@@ -37,6 +42,8 @@ export interface MoveResult {
 /** Objects in the first request: a small one, so that bytes flow early. */
 const FIRST_BATCH = 100
 const BATCH = 1000
+/** Uploads that are confirmed together, at least, before the next request. */
+const CONFIRMED = 1000
 /** Objects that transfers are under way for, or waiting for a slot of the engine. */
 const OUTSTANDING = 128
 /** With fewer answered objects in store than this the next request goes out. */
@@ -53,6 +60,7 @@ const FATAL = ['disk_full', 'read_only'] as const
 export async function moveObjects(options: MoveOptions): Promise<MoveResult> {
   const { operation, batch, tally, signal } = options
   const foreign: NamedObject[] = []
+  const unconfirmed: NamedObject[] = []
   const ready: { object: NamedObject; action: Action; verify: Action | undefined }[] = []
   let at = 0
   let active = 0
@@ -75,10 +83,15 @@ export async function moveObjects(options: MoveOptions): Promise<MoveResult> {
       const message: TransferMessage = { event: operation, oid, size, action }
       if (operation === 'upload') message.path = await options.source(object)
       const result = await options.transfer(message, progress, signal)
+      tally.doneBytes += size - counted
+      counted = size
+      if (verify !== undefined && result.stored === true && options.confirm !== undefined) {
+        unconfirmed.push(object)
+        return
+      }
       if (verify !== undefined) await options.verify(object, verify, signal)
       await options.arrived(object, result)
       tally.doneObjects++
-      tally.doneBytes += size - counted
       if (result.cached === true) {
         tally.cached++
         tally.cachedBytes += size
@@ -88,6 +101,20 @@ export async function moveObjects(options: MoveOptions): Promise<MoveResult> {
       if (signal.aborted) return
       if (isTimoneError(error, ...FATAL)) fatal ??= error
       options.failed(object, error)
+    }
+  }
+  const confirm = async (): Promise<void> => {
+    const objects = unconfirmed.splice(0)
+    const verdicts = objects.length === 0 ? [] : ((await options.confirm?.(objects, signal)) ?? [])
+    for (const [index, verdict] of verdicts.entries()) {
+      const object = objects[index] as NamedObject
+      if (verdict.kind === 'failed') {
+        tally.doneBytes -= object.size
+        options.failed(object, verdict.error)
+      } else {
+        tally.doneObjects++
+        await options.arrived(object, {})
+      }
     }
   }
   const pump = (): void => {
@@ -133,6 +160,7 @@ export async function moveObjects(options: MoveOptions): Promise<MoveResult> {
         for (const object of group) decide(object, { kind: 'foreign', transfer: '' })
         continue
       }
+      if (unconfirmed.length >= CONFIRMED) await confirm()
       const verdicts = await batch.ask(group, signal)
       group.forEach((object, index) => {
         decide(object, verdicts[index] as BatchVerdict)
@@ -144,6 +172,11 @@ export async function moveObjects(options: MoveOptions): Promise<MoveResult> {
     fatal ??= error
   }
   while (active > 0 || (at < ready.length && fatal === undefined && !signal.aborted)) await change()
+  if (!signal.aborted && fatal === undefined) {
+    await confirm().catch((error: unknown) => {
+      fatal = error
+    })
+  }
   if (signal.aborted) throw new TimoneError('cancelled', 'interrupted')
   if (fatal !== undefined) throw fatal
   return { foreign }

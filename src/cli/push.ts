@@ -67,6 +67,7 @@ export function push(words: readonly string[], options: PushOptions, io: Io): Pr
           return sourceOf(clone, object)
         },
         verify: connection.verify,
+        confirm: connection.confirm(ref),
         arrived: async (object) => display.object({ ...object, result: 'moved' }),
         failed: (object, error) => {
           if (!absent.has(object.oid) || !clone.config.flag('lfs.allowincompletepush', false)) {

@@ -7,10 +7,11 @@ import {
   signEach,
 } from '../access/object-location.ts'
 import { hrefWithPlan, type PlannedObject } from '../access/plan.ts'
-import type { Principal } from '../auth/principal.ts'
+import { mayWrite, type Principal } from '../auth/principal.ts'
 import type { Tokens } from '../auth/tokens.ts'
 import { isOid } from '../oid.ts'
 import type { Repository } from '../repository.ts'
+import { repositoryPrefix } from '../storage/object-key.ts'
 import { admitUploads } from './batch-quota.ts'
 import type { Presence } from './presence.ts'
 import type { Usage } from './usage.ts'
@@ -52,6 +53,8 @@ export function createBatch(options: BatchOptions): BatchHandler {
   return async (principal, repository, request, signal) => {
     const decided = await decide(options, repository, request, signal)
     const decisions = request.operation === 'upload' ? await admit(options.usage, decided) : decided
+    if (request.operation === 'download' && mayWrite(principal, repository))
+      await countConfirmed(options.usage, decided)
     const moves = decisions.filter((one) => 'move' in one && one.move !== 'nothing')
     // git-lfs starts its agents even for an empty list: name ours only when there is work for it.
     const transfer = moves.length > 0 && request.transfers.includes('timone') ? 'timone' : 'basic'
@@ -104,7 +107,11 @@ async function decide(
   const found = await options.presence.sizes(
     valid.map((name) => keyOf(options.prefix, name)),
     // Whoever uploads relies on the answer: it is always the store's own. A download of what is gone fails by itself.
-    { recent: request.operation === 'download' ? valid.map((name) => name.size) : undefined, signal },
+    {
+      prefix: repositoryPrefix(options.prefix, repository),
+      recent: request.operation === 'download' ? valid.map((name) => name.size) : undefined,
+      signal,
+    },
   )
   const sizes = new Map(valid.map((name, at) => [name.oid as string, found[at]]))
   return request.objects.map((asked, at) => {
@@ -136,6 +143,14 @@ async function admit(usage: Usage, decisions: readonly Decision[]): Promise<Deci
     const error = 'move' in one ? errors.get(one) : undefined
     return error === undefined ? one : { asked: one.asked, error }
   })
+}
+
+/** Who has uploaded many small objects asks for them in this way to confirm them: then they are counted as well. */
+async function countConfirmed(usage: Usage, decisions: readonly Decision[]): Promise<void> {
+  await admitUploads(
+    usage,
+    decisions.filter((one) => 'move' in one).map(({ name }) => ({ name, present: true })),
+  )
 }
 
 function answerOne(decision: Decision, act: Act | undefined, verify: Action | undefined): BatchObject {

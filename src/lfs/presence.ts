@@ -1,6 +1,7 @@
 import { TimoneError } from '../errors.ts'
 import { ExpiringCache } from '../expiring-cache.ts'
-import type { ObjectStore } from '../storage/object-store.ts'
+import type { ListedObjects, ObjectStore } from '../storage/object-store.ts'
+import { type Listing, listObjects, WORTH_A_PAGE } from './listing.ts'
 
 export interface PresenceOptions {
   store: ObjectStore
@@ -14,6 +15,8 @@ export interface PresenceOptions {
 
 /** How long an object that was seen counts as seen, milliseconds. */
 const SEEN_FOR = 60_000
+/** How long the size of a repository counts as known, milliseconds. */
+const REACH_FOR = 60_000
 /** git-lfs hangs up after 30 s of silence (`lfs.activitytimeout`): give it an answer before that. */
 const DEADLINE = 25_000
 
@@ -23,6 +26,8 @@ export class Presence {
   readonly #seen: ExpiringCache<number>
   /** What was found for requests that then took too long: the next try goes on from there. Each is used once. */
   readonly #unanswered: ExpiringCache<{ size: number | undefined }>
+  /** Share of a repository that one page of its listing answers for, by the repository's prefix. */
+  readonly #reach: ExpiringCache<number>
   readonly #limit: number
   readonly #deadline: number
   readonly #now: () => number
@@ -37,6 +42,7 @@ export class Presence {
     this.#now = options.now ?? Date.now
     this.#seen = new ExpiringCache({ max: 100_000, now: this.#now })
     this.#unanswered = new ExpiringCache({ max: 100_000, now: this.#now })
+    this.#reach = new ExpiringCache({ now: this.#now })
   }
 
   /**
@@ -47,17 +53,30 @@ export class Presence {
    */
   async sizes(
     keys: readonly string[],
-    options: { recent?: readonly number[] | undefined; signal?: AbortSignal | undefined },
+    options: {
+      /** What every key begins with, where a listing of the store may answer for many of them. */
+      prefix?: string
+      recent?: readonly number[] | undefined
+      signal?: AbortSignal | undefined
+    },
   ): Promise<(number | undefined)[]> {
     const stop = new AbortController()
     const deadline = AbortSignal.timeout(this.#deadline)
     const signal = AbortSignal.any([stop.signal, deadline, ...(options.signal ? [options.signal] : [])])
     const found: { key: string; size: number | undefined }[] = []
     const sizes = new Array<number | undefined>(keys.length)
+    const listed = await this.#listing(keys, options, signal)
     let next = 0
     const work = async (): Promise<void> => {
       for (let at = next++; at < keys.length; at = next++) {
         const key = keys[at] as string
+        const known = listed?.find(key)
+        // A listing may be behind. What an upload does for nothing hurts nobody, nor does a download that then finds
+        // nothing; the other way round an object could get lost, so there the object itself is asked.
+        if (options.recent === undefined ? known === 'absent' : known === options.recent[at]) {
+          sizes[at] = options.recent?.[at]
+          continue
+        }
         const size = await this.#size(key, options.recent?.[at], signal)
         sizes[at] = size
         found.push({ key, size })
@@ -76,6 +95,36 @@ export class Presence {
         : new TimoneError('cancelled', 'the client has gone')
     }
     return sizes
+  }
+
+  /** @returns undefined where a listing is not worth it, or is refused: the right to list is not needed for anything else */
+  async #listing(
+    keys: readonly string[],
+    { prefix, recent }: { prefix?: string; recent?: readonly number[] | undefined },
+    signal: AbortSignal,
+  ): Promise<Listing | undefined> {
+    if (prefix === undefined || this.#store.list === undefined) return undefined
+    const wanted = keys.filter((key, at) => recent === undefined || this.#seen.peek(key) !== recent[at])
+    if (wanted.length * (this.#reach.peek(prefix) ?? 1) < WORTH_A_PAGE) return undefined
+    const listing = await listObjects((after) => this.#page(prefix, after, signal), wanted)
+    this.#reach.set(prefix, listing.reach, this.#now() + REACH_FOR)
+    return listing
+  }
+
+  async #page(
+    prefix: string,
+    after: string | undefined,
+    signal: AbortSignal,
+  ): Promise<ListedObjects | undefined> {
+    await this.#take()
+    try {
+      return await this.#store.list?.(prefix, { ...(after === undefined ? {} : { after }), signal })
+    } catch {
+      // Each object is then looked up, which also says what is wrong.
+      return undefined
+    } finally {
+      this.#give()
+    }
   }
 
   async #size(key: string, expected: number | undefined, signal: AbortSignal): Promise<number | undefined> {

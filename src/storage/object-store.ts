@@ -58,6 +58,13 @@ export interface ListedObject {
   size: number
 }
 
+/** Some objects in the order of their keys (code points). */
+export interface ListedObjects {
+  objects: ListedObject[]
+  /** False: these are the last. */
+  more: boolean
+}
+
 /** `exists`: an object of the same size was there already and was left as it is. */
 export type PutResult = 'created' | 'exists'
 
@@ -73,6 +80,11 @@ export interface ObjectStore {
   readonly driver: 's3' | 'file'
   /** Undefined when the object is absent; never throws `not_found`. */
   head(key: string, options?: { signal?: AbortSignal }): Promise<ObjectInfo | undefined>
+  /**
+   * One page of the objects under `prefix` whose keys come behind `after`, in the order of their keys. Only of stores
+   * where this answers for many objects at the price of a few look-ups.
+   */
+  list?(prefix: string, options: { after?: string; signal?: AbortSignal }): Promise<ListedObjects>
   /** @throws `not_found` when absent, `invalid` when the range starts behind the end. */
   get(key: string, options?: GetOptions): Promise<ObjectBody>
   put(key: string, body: Readable, options: PutOptions): Promise<PutResult>

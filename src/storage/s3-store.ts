@@ -17,6 +17,7 @@ import { isTimoneError, TimoneError } from '../errors.ts'
 import type {
   GetOptions,
   ListedObject,
+  ListedObjects,
   ObjectBody,
   ObjectInfo,
   ObjectStore,
@@ -113,6 +114,24 @@ class BucketStore implements S3Store {
       }
       if (absent) return undefined
       throw plain
+    }
+  }
+
+  async list(prefix: string, options: { after?: string; signal?: AbortSignal }): Promise<ListedObjects> {
+    const { after, signal } = options
+    try {
+      const page = await this.#client.send(
+        new ListObjectsV2Command({
+          Bucket: this.location.bucket,
+          Prefix: prefix,
+          ...(after === undefined ? {} : { StartAfter: after }),
+        }),
+        sendOptions(signal),
+      )
+      const objects = (page.Contents ?? []).map(({ Key = '', Size = 0 }) => ({ key: Key, size: Size }))
+      return { objects, more: page.IsTruncated === true && objects.length > 0 }
+    } catch (error) {
+      throw this.#error(error, `list objects in bucket ${this.location.bucket}`, signal)
     }
   }
 
@@ -265,17 +284,13 @@ class BucketStore implements S3Store {
   }
 
   async *listObjects(prefix: string): AsyncGenerator<ListedObject> {
-    let token: string | undefined
+    let after: string | undefined
     for (;;) {
-      const request = { Bucket: this.location.bucket, Prefix: prefix, ContinuationToken: token }
-      const page = await this.#client.send(new ListObjectsV2Command(request)).catch((error: unknown) => {
-        throw this.#error(error, `list the objects in bucket ${this.location.bucket}`)
-      })
-      for (const { Key, Size } of page.Contents ?? [])
-        if (Key !== undefined && Size !== undefined) yield { key: Key, size: Size }
-      const next = page.NextContinuationToken
-      if (!page.IsTruncated || !next || next === token) return
-      token = next
+      const { objects, more } = await this.list(prefix, after === undefined ? {} : { after })
+      yield* objects
+      const last = objects.at(-1)?.key
+      if (!more || last === after) return
+      after = last
     }
   }
 

@@ -145,7 +145,7 @@ describe('uploadObject on a real store', () => {
     object: Sample,
     more: Partial<UploadContext> = {},
     signal: AbortSignal = new AbortController().signal,
-  ): Promise<void> =>
+  ): Promise<boolean> =>
     uploadObject(
       object.oid,
       object.size,

@@ -158,4 +158,50 @@ describe('moving', () => {
     expect(seen.failed).toEqual(['0'])
     expect(tally).toMatchObject({ skipped: 3, doneObjects: 0, objects: 0 })
   })
+
+  test('what the store itself has acknowledged is confirmed many at a time, all else one by one', async () => {
+    const verify: BatchVerdict = {
+      kind: 'move',
+      action: { href: 'http://x/', header: {} },
+      verify: { href: 'http://x/verify', header: {} },
+    }
+    const verified: string[] = []
+    const confirmed: string[][] = []
+    const { done, tally, seen } = scene(10, {
+      operation: 'upload',
+      batch: { ask: async (objects) => objects.map(() => verify) },
+      transfer: async ({ oid }) => ({ stored: Number(oid) % 2 === 0 }),
+      verify: async ({ oid }) => {
+        verified.push(oid)
+      },
+      confirm: async (objects) => {
+        confirmed.push(objects.map(({ oid }) => oid))
+        return objects.map(({ oid }) =>
+          oid === '4' ? { kind: 'failed', error: new TimoneError('not_found', 'gone') } : verify,
+        )
+      },
+    })
+    await done
+    expect(verified.sort()).toEqual(['1', '3', '5', '7', '9'])
+    expect(confirmed.map((group) => group.sort())).toEqual([['0', '2', '4', '6', '8']])
+    expect(seen.failed).toEqual(['4'])
+    expect(seen.moved).toHaveLength(9)
+    expect(tally).toMatchObject({ doneObjects: 9, doneBytes: 90 })
+  })
+
+  test('a confirmation that cannot be had fails the push', async () => {
+    const verify: BatchVerdict = {
+      kind: 'move',
+      action: { href: 'http://x/', header: {} },
+      verify: { href: 'http://x/verify', header: {} },
+    }
+    const { done, seen } = scene(2, {
+      operation: 'upload',
+      batch: { ask: async (objects) => objects.map(() => verify) },
+      transfer: async () => ({ stored: true }),
+      confirm: async () => Promise.reject(new TimoneError('unavailable', 'away')),
+    })
+    await expect(done).rejects.toThrow('away')
+    expect(seen.moved).toEqual([])
+  })
 })

@@ -102,6 +102,20 @@ describe('s3 store at a real server', () => {
     },
   )
 
+  test('lists what is under a prefix, in the order of the keys, from behind a key on', async () => {
+    const s3 = testS3()
+    const store = createS3Store(optionsOf(s3))
+    const objects = [10, 20, 30].map((size) => make(s3.prefix, size))
+    for (const { key, bytes, size, sha256 } of objects)
+      await store.put(key, Readable.from([bytes]), { size, sha256 })
+    const sorted = objects.map(({ key, size }) => ({ key, size })).sort((a, b) => (a.key < b.key ? -1 : 1))
+    const prefix = `${s3.prefix}org/repo/`
+    expect(await store.list?.(prefix, {})).toEqual({ objects: sorted, more: false })
+    const after = sorted[0]?.key as string
+    expect(await store.list?.(prefix, { after })).toEqual({ objects: sorted.slice(1), more: false })
+    expect(await store.list?.(`${prefix}nothing/`, {})).toEqual({ objects: [], more: false })
+  })
+
   test('never overwrites, even where it did not look first', async () => {
     const s3 = testS3()
     const store = createS3Store(optionsOf(s3))
