@@ -151,15 +151,17 @@ describe.each(['sqlite', 'postgres'] as const)('usage in %s', (kind) => {
       expect(await counting().bytes(name)).toBe(900)
     })
 
-    test('downloads are nobody to count', async () => {
+    test('a download by who may only read counts nothing; by who may write, it confirms uploads', async () => {
       const name = fresh()
       const a = sample(900)
       const [answer] = await ask(name, a)
       await send(answer, a)
       const body = { operation: 'download', objects: [{ oid: a.oid, size: a.size }] }
-      const { json } = await post(`${url(name)}/batch`, body, await running.as('ada'))
+      const { json } = await post(`${url(name)}/batch`, body, await running.as('rita', 'lfs:*:r'))
       expect(json.objects[0].actions.download).toBeDefined()
       expect(await counting().bytes(name)).toBe(0)
+      await post(`${url(name)}/batch`, body, await running.as('ada'))
+      expect(await counting().bytes(name)).toBe(900)
     })
   })
 })
