@@ -20,6 +20,7 @@ export type ErrorCode =
   | 'internal'
   | 'invalid'
   | 'lease_broken'
+  | 'malformed'
   | 'no_such_bucket'
   | 'no_such_upload'
   | 'not_found'
@@ -36,6 +37,7 @@ export type ErrorCode =
   | 'unauthorized'
   | 'unavailable'
   | 'upstream'
+  | 'uri_too_long'
   | 'wrong_region'
 
 /** What may be attached to a {@link TimoneError}. Never a secret: all of it may be logged. */

@@ -68,6 +68,7 @@ const WIRE_CODES: Record<ErrorCode, number> = {
   internal: 500,
   invalid: 422,
   lease_broken: 400,
+  malformed: 400,
   no_such_bucket: 404,
   no_such_upload: 404,
   not_found: 404,
@@ -84,6 +85,7 @@ const WIRE_CODES: Record<ErrorCode, number> = {
   unauthorized: 401,
   unavailable: 503,
   upstream: 503,
+  uri_too_long: 414,
   wrong_region: 400,
 }
 

@@ -46,6 +46,7 @@ const RULES: Record<ErrorCode, Rule> = {
   internal: INTERNAL,
   invalid: { status: 422 },
   lease_broken: { status: 400 },
+  malformed: { status: 400 },
   no_such_bucket: BROKEN,
   no_such_upload: { status: 404 },
   not_found: { status: 404 },
@@ -62,6 +63,7 @@ const RULES: Record<ErrorCode, Rule> = {
   unauthorized: { status: 401 },
   unavailable: LATER,
   upstream: { status: 503 },
+  uri_too_long: { status: 414 },
   wrong_region: BROKEN,
 }
 

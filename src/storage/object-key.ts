@@ -9,6 +9,14 @@ export function repositoryPrefix(prefix: string, repository: Repository): string
   return `${prefix}${repository.org}/${repository.repo}/`
 }
 
+/**
+ * The prefix of the large documents of one user's storage: `<prefix>~<user id>/storage/`. No organisation's name may
+ * begin with `~` (repository.ts), so that no token for LFS repositories, not even one for all of them, leads there.
+ */
+export function spacePrefix(prefix: string, userId: number): string {
+  return `${prefix}~${userId}/storage/`
+}
+
 /** The key of an object: `<prefix><org>/<repo>/<oid[0:2]>/<oid[2:4]>/<oid>`, the layout that timone always had. */
 export function objectKey(repositoryPrefix: string, oid: Oid): string {
   return `${repositoryPrefix}${oid.slice(0, 2)}/${oid.slice(2, 4)}/${oid}`

@@ -1,0 +1,59 @@
+import { TimoneError } from '../errors.ts'
+
+/** What we need to know of a commit. */
+export interface Commit {
+  readonly tree: string
+  /** Bytes of all documents together, as the commit says. */
+  readonly bytes: number
+}
+
+/** Who writes. */
+export interface Author {
+  /** Login of the user. */
+  readonly login: string
+  readonly email: string | null
+  /** Origin of the app that does it for them. */
+  readonly client: string
+}
+
+export interface CommitText extends Commit {
+  readonly parent: string | undefined
+  /** First line of the message; without line feeds. */
+  readonly subject: string
+  readonly author: Author
+  /** Milliseconds since the epoch. */
+  readonly at: number
+}
+
+/** Content of a commit object (gitformat-commit): the user is the author, the trailers say the rest. */
+export function printCommit({ tree, bytes, parent, subject, author, at }: CommitText): Buffer {
+  const who = `${word(author.login)} <${word(author.email ?? author.login)}> ${Math.floor(at / 1000)} +0000`
+  const lines = [
+    `tree ${tree}`,
+    ...(parent === undefined ? [] : [`parent ${parent}`]),
+    `author ${who}`,
+    `committer ${who}`,
+    '',
+    subject,
+    '',
+    `Client: ${word(author.client)}`,
+    `Bytes: ${bytes}`,
+    '',
+  ]
+  return Buffer.from(lines.join('\n'))
+}
+
+/** @throws {TimoneError} `internal` when it is no commit. */
+export function parseCommit(content: Buffer): Commit {
+  const text = content.toString('utf8')
+  const [, tree] = /^tree ([0-9a-f]{40})\n/.exec(text) ?? []
+  if (tree === undefined) throw new TimoneError('internal', 'the main branch of a storage is damaged')
+  const [, bytes = '0'] = /\nBytes: (\d+)\s*$/.exec(text) ?? []
+  return { tree, bytes: Number(bytes) }
+}
+
+/** Names and addresses of commits hold neither angle brackets nor line feeds (git ident.c, `crud`). */
+function word(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
+  return text.replace(/[\x00-\x1f\x7f<>]/g, '').trim() || 'nobody'
+}
