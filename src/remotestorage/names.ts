@@ -78,5 +78,7 @@ export function fromGitName(name: string): string {
 }
 
 /** Files that Git and git-lfs need in a tree; no document can have these names. */
-export const ATTRIBUTES = '.gitattributes'
-export const LFS_CONFIG = '.lfsconfig'
+const ATTRIBUTES = '.gitattributes'
+const LFS_CONFIG = '.lfsconfig'
+
+export { ATTRIBUTES, LFS_CONFIG }
