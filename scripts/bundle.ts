@@ -58,6 +58,18 @@ const common: BuildOptions = {
   write: false,
 }
 
+/** The same for a standalone binary, which holds the later parts as assets of their own. */
+const BINARY_BANNER = `"use strict";
+function timonePart(divider, name) {
+  var code = require("node:sea").getAsset(name, "utf8");
+  var vm = require("node:vm");
+  var module = { exports: {} };
+  var load = vm.compileFunction(code, ["require", "module", "exports"], { filename: "timone-" + name });
+  load(require, module, module.exports);
+  return module.exports;
+}
+`
+
 /** In the first part, the import of another becomes its loading. */
 const partsPlugin: Plugin = {
   name: 'parts',
@@ -67,8 +79,9 @@ const partsPlugin: Plugin = {
       namespace: 'parts',
     }))
     builder.onLoad({ filter: /.*/, namespace: 'parts' }, ({ path }) => {
-      const divider = DIVIDERS[basename(path, '.ts') as keyof typeof DIVIDERS]
-      return { contents: `const part = timonePart(${JSON.stringify(divider)}); export const run = part.run` }
+      const name = basename(path, '.ts') as keyof typeof DIVIDERS
+      const which = [DIVIDERS[name], name].map((word) => JSON.stringify(word)).join(', ')
+      return { contents: `const part = timonePart(${which}); export const run = part.run` }
     })
   },
 }
@@ -87,8 +100,14 @@ const transfersOnlyPlugin: Plugin = {
   },
 }
 
+/** Every file that something was taken from. */
+const inputs = new Set<string>()
+
 async function bundle(options: BuildOptions): Promise<string> {
-  const { outputFiles } = await build({ ...common, ...options })
+  const { outputFiles, metafile } = await build({ ...common, ...options, metafile: true })
+  for (const output of Object.values(metafile.outputs))
+    for (const [path, { bytesInOutput }] of Object.entries(output.inputs))
+      if (bytesInOutput > 0) inputs.add(path)
   const [file] = outputFiles ?? []
   if (file === undefined) throw new Error('esbuild wrote nothing')
   return file.text
@@ -110,6 +129,13 @@ for (const [name, code] of Object.entries(parts)) {
   for (const line of code.replace(/\n$/, '').split('\n')) text += `//${line}\n`
 }
 await mkdir('dist', { recursive: true })
+if (process.argv.includes('--bin')) {
+  // What scripts/binaries.ts puts into Node's binaries.
+  await mkdir('dist/parts', { recursive: true })
+  await writeFile('dist/parts/main.js', `${BINARY_BANNER}${agent}`)
+  for (const [name, code] of Object.entries(parts)) await writeFile(`dist/parts/${name}.js`, code)
+  await writeFile('dist/parts/inputs.json', JSON.stringify([...inputs].sort()))
+}
 await writeFile('dist/timone.js', text)
 await chmod('dist/timone.js', 0o755)
 // A package.json of its own, so that Node need not look for the kind of module in the repository's.

@@ -1,7 +1,10 @@
 import { copyFile, mkdir, symlink, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { run, TIMONE, World } from '../helpers/world.ts'
+import { run, World } from '../helpers/world.ts'
+
+/** The one file, whatever program the other tests run. */
+const TIMONE = resolve('dist/timone.js')
 
 const INIT =
   '{"event":"init","operation":"download","remote":"origin","concurrent":true,"concurrenttransfers":8}\n'

@@ -29,7 +29,7 @@ export async function processesOf(world: World): Promise<Running[]> {
 /** All processes of timone that git-lfs has started for this user: agents and engines. */
 export const agentsOf = async (world: World): Promise<Running[]> =>
   (await processesOf(world)).filter(
-    ({ name, command }) => /^(node|MainThread)/.test(name) && command.includes(TIMONE),
+    ({ name, command }) => /^(node|MainThread|timone-)/.test(name) && command.includes(TIMONE),
   )
 
 /** The engines among them. */

@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { testS3 } from './s3.ts'
 
-/** The built program: end-to-end tests run what users run. */
-export const TIMONE = resolve('dist/timone.js')
+/** The built program: end-to-end tests run what users run. TIMONE_TEST_PROGRAM names another one, as a standalone binary. */
+export const TIMONE = resolve(process.env.TIMONE_TEST_PROGRAM ?? 'dist/timone.js')
 export const TOKEN_SECRET = 'a secret for the end-to-end tests only'
 
 export interface Ran {
