@@ -15,6 +15,7 @@ import { createLogger, errorFields } from '../server/logger.ts'
 import { createServer, type TimoneServer } from '../server/server.ts'
 import { createFileStore } from '../storage/file-store.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
+import { openLeases } from './open-leases.ts'
 import { openBucketStore } from './open-store.ts'
 
 export interface ServeOptions {
@@ -78,6 +79,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     trust: settings.trust,
     requestsPerMinute: settings.requestsPerMinute,
     metricsToken: settings.metricsToken,
+    leases: await openLeases(settings),
     logger,
   })
   const stopped = waitForSignal(server, logger)

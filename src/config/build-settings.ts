@@ -77,6 +77,7 @@ export function buildSettings({ values, sources }: ResolvedSettings): BuiltSetti
     quota: must(values, 'lfs.quota'),
     ...(values['metrics.token'] === undefined ? {} : { metricsToken: values['metrics.token'] }),
     requestsPerMinute: atLeastZero(must(values, 'limits.requests_per_minute')),
+    ...buildGitHub(values, listen, url),
     storage: Object.freeze(
       isFile
         ? ({ driver: 'file', root: values['storage.file.root'] ?? path.join(data, 'objects') } as const)
@@ -85,6 +86,40 @@ export function buildSettings({ values, sources }: ResolvedSettings): BuiltSetti
     databaseUrl: values['database.url'] ?? `sqlite:${path.join(data, 'timone.db')}`,
   }
   return { settings: Object.freeze(settings), warnings }
+}
+
+function buildGitHub(
+  values: ResolvedSettings['values'],
+  listen: ListenAddress,
+  url: string,
+): Pick<ServerSettings, 'github' | 'githubApp'> {
+  const github = { github: Object.freeze({ api: must(values, 'github.api') }) }
+  const ids = must(values, 'github.app_id')
+  const keys = must(values, 'github.private_key')
+  if (ids.length !== keys.length) {
+    throw new TimoneError(
+      'config',
+      'TIMONE_GITHUB_APP_ID and TIMONE_GITHUB_PRIVATE_KEY must name as many apps as key files, in the same order',
+    )
+  }
+  if (ids.length === 0) return github
+  const renewBefore = must(values, 'github.renew_before')
+  if (renewBefore < 0 || renewBefore > 3000) {
+    throw new TimoneError(
+      'config',
+      `TIMONE_GITHUB_RENEW_BEFORE is ${renewBefore} seconds: it must be 0 to 3000`,
+    )
+  }
+  const open = must(values, 'github.open')
+  if (open && !(isLoopback(listen.host) && isLoopback(new URL(url).hostname))) {
+    throw new TimoneError(
+      'config',
+      'TIMONE_GITHUB_OPEN gives tokens to anyone who reaches this server: it must listen on loopback, and its public ' +
+        'address must be there too',
+    )
+  }
+  const apps = ids.map((id, index) => Object.freeze({ id, privateKey: keys[index] as string }))
+  return { ...github, githubApp: Object.freeze({ apps: Object.freeze(apps), renewBefore, open }) }
 }
 
 function buildS3(values: ResolvedSettings['values']): ServerSettings['storage'] {

@@ -79,9 +79,11 @@ function find(
   const flag = setting.flag === undefined ? undefined : from.flags[setting.flag]
   if (flag !== undefined) return { text: String(flag), source: { kind: 'flag', name: `--${setting.flag}` } }
 
-  const variable = from.env[setting.env]
-  if (variable !== undefined && (variable !== '' || setting.type === 'secret')) {
-    return { text: variable, source: { kind: 'environment', name: setting.env } }
+  for (const name of [setting.env, ...(setting.aliases ?? [])]) {
+    const variable = from.env[name]
+    if (variable !== undefined && (variable !== '' || setting.type === 'secret')) {
+      return { text: variable, source: { kind: 'environment', name } }
+    }
   }
 
   const text = inFile.get(key)

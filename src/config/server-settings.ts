@@ -26,9 +26,30 @@ export interface ServerSettings {
   /** Undefined: programs of this machine alone see the metrics. */
   readonly metricsToken?: string
   readonly trust: readonly TrustSetting[]
+  readonly github: GitHubSettings
+  /** Undefined: no GitHub App. */
+  readonly githubApp?: GitHubAppSettings
   readonly storage: FileStorageSettings | S3StorageSettings
   /** `sqlite:` and an absolute path, or `postgres://…`, which may hold a password. */
   readonly databaseUrl: string
+}
+
+/** GitHub, or a GitHub Enterprise Server. */
+export interface GitHubSettings {
+  /** Address of its REST API. */
+  readonly api: string
+}
+
+/** GitHub Apps whose installation tokens are handed out. */
+export interface GitHubAppSettings {
+  readonly apps: readonly {
+    readonly id: string /** Absolute path of a PEM file. */
+    readonly privateKey: string
+  }[]
+  /** Seconds. */
+  readonly renewBefore: number
+  /** Anyone on this machine may ask. */
+  readonly open: boolean
 }
 
 /** Objects in a folder of this machine. */
@@ -60,6 +81,8 @@ export interface S3StorageSettings {
 export interface Setting {
   readonly type: SettingType
   readonly env: string
+  /** What a system that this server stands in for called it. */
+  readonly aliases?: readonly string[]
   /** Long option of `timone serve`, without the dashes. */
   readonly flag?: string
   /** As it would be written in the environment. */
@@ -178,6 +201,40 @@ export const SERVER_SETTINGS = {
     default: '[]',
     sentence:
       'Whose identity tokens are exchanged at /oauth/token: an array of tables, `[[trust]]` (JSON in the environment); see CI runners.',
+  },
+  'github.api': {
+    type: 'url',
+    env: 'TIMONE_GITHUB_API',
+    default: 'https://api.github.com',
+    sentence: 'Address of the REST API of GitHub; of a GitHub Enterprise Server https://HOST/api/v3.',
+  },
+  'github.app_id': {
+    type: 'list',
+    env: 'TIMONE_GITHUB_APP_ID',
+    aliases: ['GITHUB_APP_ID'],
+    default: '',
+    sentence:
+      'GitHub App whose installation tokens are handed out at /api/OWNER/REPO; several separated by commas.',
+  },
+  'github.private_key': {
+    type: 'paths',
+    env: 'TIMONE_GITHUB_PRIVATE_KEY',
+    aliases: ['GITHUB_APP_PRIVATE_KEY'],
+    default: '',
+    sentence: 'PEM file with the private key of that app; as many as there are apps, in the same order.',
+  },
+  'github.renew_before': {
+    type: 'integer',
+    env: 'TIMONE_GITHUB_RENEW_BEFORE',
+    aliases: ['TOKEN_RENEW_AT'],
+    default: '60',
+    sentence: "Seconds before a token's end from which a new one is minted, 0 to 3000.",
+  },
+  'github.open': {
+    type: 'boolean',
+    env: 'TIMONE_GITHUB_OPEN',
+    default: 'false',
+    sentence: 'Hand out installation tokens to any program of this machine; only when listening on loopback.',
   },
   'database.url': {
     type: 'database',

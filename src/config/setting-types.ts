@@ -25,6 +25,10 @@ export interface SettingValues {
   duration: number
   choice: string
   path: string
+  /** Absolute paths, of a list separated by commas. */
+  paths: readonly string[]
+  /** Texts separated by commas. */
+  list: readonly string[]
   /** `sqlite:` and an absolute path, or `postgres://…` with whatever password it has. */
   database: string
   trust: readonly TrustSetting[]
@@ -78,6 +82,8 @@ const READERS: { readonly [T in SettingType]: Reader<T> } = {
     return choices[spelled] as string
   },
   path: (text, { base }) => path.resolve(base, text),
+  paths: (text, { base }) => Object.freeze(splitList(text).map((item) => path.resolve(base, item))),
+  list: (text) => Object.freeze(splitList(text)),
   database: readDatabase,
   trust: readTrust,
 }
@@ -103,6 +109,13 @@ export function readSetting<T extends SettingType>(
   context: ReadContext,
 ): SettingValues[T] {
   return READERS[type](text, context)
+}
+
+function splitList(text: string): string[] {
+  return text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '')
 }
 
 function readRepository(text: string): string {

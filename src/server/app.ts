@@ -8,6 +8,7 @@ import type { Transfers } from '../access/transfers.ts'
 import { TimoneError } from '../errors.ts'
 import { tokenRoutes } from '../identity/token-routes.ts'
 import type { Trust } from '../identity/trust.ts'
+import type { LeaseEnv } from '../leases/lease-env.ts'
 import { type LockRoutesOptions, lockRoutes } from '../lfs/lock-routes.ts'
 import { type LfsRoutesOptions, lfsRoutes } from '../lfs/routes.ts'
 import { VERSION } from '../version.ts'
@@ -27,6 +28,8 @@ export interface AppOptions extends LfsRoutesOptions, LockRoutesOptions {
   /** Present: runners may exchange their identity tokens. */
   trust?: Trust | undefined
   ready: () => Promise<Readiness>
+  /** Routes of the lease broker. */
+  leases: Hono<LeaseEnv>
   /** Told of each error before it is answered. */
   report: (error: unknown, problem: Problem, record: RequestRecord) => void
 }
@@ -66,6 +69,7 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
     return next()
   })
 
+  app.route('/', options.leases)
   app.route('/', lfsRoutes(options))
   app.route('/', lockRoutes(options))
   app.route('/', accessRoutes(options))

@@ -13,6 +13,7 @@ import type { Database } from '../database/connect.ts'
 import { TimoneError } from '../errors.ts'
 import { Trust } from '../identity/trust.ts'
 import type { TrustRule } from '../identity/trust-rules.ts'
+import { createLeases, type LeaseSettings } from '../leases/leases.ts'
 import { createBatch } from '../lfs/batch.ts'
 import { LockStore } from '../lfs/lock-store.ts'
 import { Presence } from '../lfs/presence.ts'
@@ -56,6 +57,8 @@ export interface HandlerOptions {
   s3?: { site: S3Site; sts?: { assumeRole: AssumeRole; partition: string } } | undefined
   /** Whose identity tokens are exchanged; none: nobody's. */
   trust?: readonly TrustRule[]
+  /** Whose credentials are handed out beside those of the store. */
+  leases?: LeaseSettings | undefined
   logger: Logger
   /** What is worked on at once on JSON routes. */
   load?: LoadLimits
@@ -89,6 +92,7 @@ export function createHandler(
   })
   const app = createApp({
     ...buildRooms(options, urls, tokens, now),
+    leases: createLeases({ ...options, ...options.leases, tokens, now }).routes(),
     ready: createReadiness(
       { storage: store, database: options.database },
       { report: (check, error) => logger.warn({ check, ...errorFields(error) }, 'not ready'), now },

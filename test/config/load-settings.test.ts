@@ -56,6 +56,7 @@ describe('defaults', () => {
       objectExpiresIn: 3600,
       quota: 0,
       trust: [],
+      github: { api: 'https://api.github.com' },
       requestsPerMinute: 0,
       storage: { driver: 'file', root: path.join(cwd, 'timone-data', 'objects') },
       databaseUrl: `sqlite:${path.join(cwd, 'timone-data', 'timone.db')}`,
@@ -145,6 +146,7 @@ describe('sources', () => {
       objectExpiresIn: 900,
       quota: 0,
       trust: [],
+      github: { api: 'https://api.github.com' },
       requestsPerMinute: 0,
       storage: {
         driver: 's3',

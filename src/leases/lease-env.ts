@@ -1,0 +1,17 @@
+import type { Context } from 'hono'
+
+/** What the routes of this room find in, and put into, the Hono context. */
+export interface LeaseEnv {
+  Variables: {
+    /** Id of the request, as logs and error bodies name it. */
+    requestId: string
+    /** Who asks, for the log; set by the route once it knows. */
+    subject: string | undefined
+  }
+  Bindings: { record: { readonly source?: string | undefined } }
+}
+
+/** Address that a request came from; empty where it is not known. */
+export function sourceOf(c: Context<LeaseEnv>): string {
+  return c.env?.record?.source ?? ''
+}
