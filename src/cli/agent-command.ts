@@ -21,11 +21,19 @@ export interface AgentCommand {
  * subprocess/subprocess.go). Paths of Windows get forward slashes, which the sh of Git for Windows takes unchanged.
  */
 export function agentCommand({ execPath, script, platform }: ProgramLocation): AgentCommand {
-  const spell = (path: string): string => (platform === 'win32' ? path.replaceAll('\\', '/') : path)
+  const spell = platform === 'win32' ? spellWindows : (path: string): string => path
   return {
     path: spell(execPath),
     args: script === undefined ? 'agent' : `${shellQuote(spell(script))} agent`,
   }
+}
+
+/** With forward slashes, and without the prefix that allows for long paths, which knows backslashes only. */
+function spellWindows(path: string): string {
+  return path
+    .replace(/^\\\\\?\\UNC\\/i, '\\\\')
+    .replace(/^\\\\\?\\(?=[A-Za-z]:)/, '')
+    .replaceAll('\\', '/')
 }
 
 /** `text` as one word of a POSIX shell; plain words stay as they are. */

@@ -50,6 +50,40 @@ describe('agentCommand', () => {
   })
 })
 
+describe('paths of Windows', () => {
+  const at = (execPath: string, script?: string) => agentCommand({ execPath, script, platform: 'win32' })
+
+  test.each([
+    ['C:\\Program Files\\timone\\timone.exe', 'C:/Program Files/timone/timone.exe'],
+    ['\\\\server\\share$\\timone.exe', '//server/share$/timone.exe'],
+    ['\\\\?\\C:\\very long\\timone.exe', 'C:/very long/timone.exe'],
+    ['\\\\?\\UNC\\server\\share\\timone.exe', '//server/share/timone.exe'],
+    ['C:\\Users\\Zoë (dev) & co\\timone.exe', 'C:/Users/Zoë (dev) & co/timone.exe'],
+  ])('%s', (execPath, spelled) => {
+    expect(at(execPath)).toEqual({ path: spelled, args: 'agent' })
+    expect(path.win32.isAbsolute(spelled)).toBe(true)
+    expect(at('C:\\node.exe', execPath).args).toBe(`${shellQuote(spelled)} agent`)
+  })
+
+  test('sh hands on the very path that Windows knows, whatever is in its names', async () => {
+    const name = fc
+      .string({ unit: 'grapheme', minLength: 1, maxLength: 12 })
+      .filter((text) => !/[\\/:*?"<>|\p{Cc}]|[. ]$/u.test(text))
+    await fc.assert(
+      fc.asyncProperty(name, name, async (folder, file) => {
+        const execPath = path.win32.join('C:\\', folder, 'node.exe')
+        const script = path.win32.join('D:\\', folder, file)
+        const words = commandLine(at(execPath, script))
+        const { stdout } = await execute('sh', ['-c', `printf '%s\\n' ${words}`])
+        const [first = '', second = '', third] = stdout.split('\n')
+        expect([path.win32.normalize(first), path.win32.normalize(second)]).toEqual([execPath, script])
+        expect(third).toBe('agent')
+      }),
+      { numRuns: 40 },
+    )
+  })
+})
+
 test('what sh makes of a quoted text is the text', async () => {
   const text = fc.string({ unit: 'grapheme', maxLength: 20 }).filter((value) => !value.includes('\0'))
   await fc.assert(
