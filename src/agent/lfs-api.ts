@@ -8,6 +8,7 @@ import type { Credential, GitCredential } from './git-credential.ts'
 import type { LfsConfig } from './lfs-config.ts'
 import { type LfsEndpoint, printEndpoint } from './lfs-endpoint.ts'
 import { readNetrc } from './netrc.ts'
+import { runnerCredential } from './runner-exchange.ts'
 import { type SshAnswer, sshAuthenticate } from './ssh-authenticate.ts'
 
 export interface LfsApiOptions {
@@ -199,7 +200,11 @@ export class LfsApi {
     const url = remote !== null && remote.origin === endpoint.url.origin ? remote : endpoint.url
     const named = endpoint.kind === 'http' ? endpoint.login?.username : undefined
     const username = named ?? (url.username === '' ? undefined : decodeURIComponent(url.username))
-    const credential = await this.#whileAsking(() => credentials.fill({ url, username }, signal))
+    const credential =
+      (await this.#whileAsking(() => credentials.fill({ url, username }, signal))) ??
+      (endpoint.kind === 'http'
+        ? await runnerCredential(endpoint, { env, send: this.#options.send, signal })
+        : undefined)
     if (credential === undefined) throw this.#noPassword()
     return credential
   }

@@ -58,8 +58,6 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
   const logger = createLogger({ level: settings.logLevel, destination: io.stderr })
   for (const warning of warnings) logger.warn({}, warning)
   const box = new SecretBox(settings.secretKeys)
-  // Before anything is opened: throws when one of them is no key.
-  new SecretBox(settings.secretKeys)
   checkTrustRules(settings.trust)
   const database = await openDatabase(settings.databaseUrl, io)
   if (database === undefined) return NO_DATABASE

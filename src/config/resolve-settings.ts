@@ -29,7 +29,12 @@ export interface ResolvedSettings {
 }
 
 /** Variables of the client side, which may be set where a server runs too. */
-const CLIENT_VARIABLES: ReadonlySet<string> = new Set(['TIMONE_LOG'])
+const CLIENT_VARIABLES: ReadonlySet<string> = new Set([
+  'TIMONE_LOG',
+  'TIMONE_ID_TOKEN',
+  'TIMONE_ID_TOKEN_FILE',
+  'TIMONE_ID_TOKEN_AUDIENCE',
+])
 
 /** Every setting and its key. */
 export const SETTING_ENTRIES = Object.entries(SERVER_SETTINGS) as readonly (readonly [SettingKey, Setting])[]
