@@ -23,6 +23,7 @@ export function addGitLfsAuthenticate(root: Command, io: Io, done: Done): void {
       'what the user may do, lfs:org/repo:rw; may be repeated (default: all of LFS)',
       collect,
     )
+    .option('--grants', 'the user may do what timone user grant gave them')
     .option('--root <folder>', 'what the paths of repositories begin with, as /srv/git')
     .option('--expires <time>', 'how long the token is good: 90s, 15m (default: 15m)')
     .option('--data <dir>', "the server's data folder")

@@ -1,5 +1,5 @@
 import { mayRead, mayWrite } from '../auth/principal.ts'
-import { parseScope, printScope } from '../auth/scope.ts'
+import { parseScope, printScope, type Scope } from '../auth/scope.ts'
 import { Tokens } from '../auth/tokens.ts'
 import { parseDuration } from '../config/duration.ts'
 import { readSettings } from '../config/load-settings.ts'
@@ -13,6 +13,8 @@ export interface AuthenticateOptions extends SecretOptions {
   readonly operation?: string | undefined
   readonly user?: string | undefined
   readonly scope?: readonly string[] | undefined
+  /** The user's grants in the database are what they may do. */
+  readonly grants?: boolean | undefined
   readonly root?: string | undefined
   readonly expires?: string | undefined
 }
@@ -56,11 +58,14 @@ export async function gitLfsAuthenticate(options: AuthenticateOptions, io: Io): 
     const advice = "set TIMONE_TOKEN_SECRET to the server's, or name its --config or --data"
     throw new TimoneError('config', `no token secret: ${advice}`)
   }
-  if (options.scope === undefined && settings.requireScope) {
-    const advice = "say what this user may do, with --scope 'lfs:org/*:rw'"
+  if (options.scope === undefined && options.grants !== true && settings.requireScope) {
+    const advice = "say what this user may do, with --grants or --scope 'lfs:org/*:rw'"
     throw new TimoneError('config', `this server trusts nobody with everything: ${advice}`)
   }
-  check(options.scope, user, repository, operation)
+  const given = options.scope?.map(readScope)
+  const rights =
+    options.grants === true ? [...(given ?? []), ...(await grantsOf(user, settings.databaseUrl))] : given
+  check(rights, user, repository, operation)
   const tokens = new Tokens({
     secret: settings.tokenSecret,
     issuer: settings.url,
@@ -127,21 +132,38 @@ function parseOperation(text: string): 'upload' | 'download' {
   throw new TimoneError('invalid', 'the operation must be upload or download')
 }
 
-/** @throws {TimoneError} `config` for a malformed scope; `forbidden`; `not_found` for who may not even read */
+/** @throws {TimoneError} `forbidden`; `not_found` for who may not even read */
 function check(
-  scopes: readonly string[] | undefined,
+  scopes: readonly Scope[] | undefined,
   user: string,
   repository: Repository,
   operation: 'upload' | 'download',
 ): void {
   if (scopes === undefined) return
-  const principal = { subject: user, scopes: scopes.map(readScope), authTime: 0 }
+  const principal = { subject: user, scopes, authTime: 0 }
   if (!mayRead(principal, repository)) throw new TimoneError('not_found', 'no such repository')
   if (operation === 'upload' && !mayWrite(principal, repository))
     throw new TimoneError('forbidden', `${user} may not write to ${repositoryName(repository)}`)
 }
 
-function readScope(text: string) {
+/** @throws {TimoneError} `forbidden` for who was shut out; `unavailable` without the database */
+async function grantsOf(login: string, databaseUrl: string): Promise<Scope[]> {
+  const { connect } = await import('../database/connect.ts')
+  const { Grants } = await import('../identity/grants.ts')
+  const { Users } = await import('../identity/users.ts')
+  const database = await connect(databaseUrl)
+  try {
+    const user = await new Users(database.db).byLogin(login)
+    if (user?.disabledAt != null)
+      throw new TimoneError('forbidden', `${login} may not use this server any more`)
+    return user === undefined ? [] : await new Grants(database.db).rightsOf(user)
+  } finally {
+    await database.close()
+  }
+}
+
+/** @throws {TimoneError} `config` for a malformed scope */
+function readScope(text: string): Scope {
   try {
     return parseScope(text)
   } catch (error) {

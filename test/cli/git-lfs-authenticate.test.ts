@@ -1,7 +1,11 @@
+import path from 'node:path'
 import { decodeJwt } from 'jose'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { mayRead, mayWrite } from '../../src/auth/principal.ts'
 import { Tokens } from '../../src/auth/tokens.ts'
+import { connect } from '../../src/database/connect.ts'
+import { Grants } from '../../src/identity/grants.ts'
+import { Users } from '../../src/identity/users.ts'
 import { makeSandbox, type Outcome, type Sandbox } from './run-cli.ts'
 
 const SECRET = 'a secret of the ssh tests, long enough'
@@ -126,6 +130,25 @@ describe('git-lfs-authenticate', () => {
     expect(code).not.toBe(0)
     expect(stdout).toBe('')
     expect(stderr).toContain(message)
+  })
+
+  test('--grants: what the database grants the user, and nothing to who was shut out', async () => {
+    const url = `sqlite:${path.join(box.cwd, 'timone.db')}`
+    const database = await connect(url)
+    const users = new Users(database.db)
+    await users.signIn({ issuer: 'https://idp.example', subject: '1', login: 'bob' }, 'test')
+    await new Grants(database.db).grant('user:bob', 'lfs:foo/*:r')
+    const env = { TIMONE_DATABASE_URL: url, TIMONE_REQUIRE_SCOPE: 'true' }
+    const ask = (user: string, ...words: string[]) =>
+      authenticate(['--user', user, '--grants', ...words], env)
+    expect((await ask('bob', 'foo/bar', 'download')).code).toBe(0)
+    expect((await ask('bob', 'foo/bar', 'upload')).stderr).toContain('bob may not write to foo/bar')
+    expect((await ask('bob', '--scope', 'lfs:foo/bar:rw', 'foo/bar', 'upload')).code).toBe(0)
+    expect((await ask('bob', 'else/where', 'download')).stderr).toContain('no such repository')
+    expect((await ask('nobody', 'foo/bar', 'download')).stderr).toContain('no such repository')
+    await database.db.updateTable('users').set({ disabled_at: new Date().toISOString() }).execute()
+    expect((await ask('bob', 'foo/bar', 'download')).stderr).toContain('may not use this server any more')
+    await database.close()
   })
 
   test('the user may come from TIMONE_USER', async () => {
