@@ -234,9 +234,14 @@ export class ResumeStore {
 
   async #sweep(): Promise<void> {
     const limit = Date.now() - STALE
-    for (const name of await readdir(this.folder)) {
+    const names = new Set(await readdir(this.folder))
+    for (const name of names) {
       const path = join(this.folder, name)
-      const [, host, pid] = CACHED.exec(name) ?? []
+      // Of no use to anybody once its process is dead; a map only without the file that it is of.
+      const [, host, pid] =
+        CACHED.exec(name) ??
+        TEMPORARY.exec(name) ??
+        (names.has(name.replace(/\.json$/, '')) ? [] : (MAP.exec(name) ?? []))
       if (host === this.#host && !isAlive(Number(pid))) await rm(path, { force: true })
       if (!/\.(part|json|tmp|cached)$/.test(name)) continue
       // Gone meanwhile: another process is sweeping too.
@@ -289,6 +294,9 @@ export function hostName(): string {
 }
 
 const CACHED = /^[0-9a-f]{64}\.([A-Za-z0-9_-]+)\.(\d+)\.\d+\.cached$/
+/** What a file is written as before it is renamed: a map, and the state of an upload. */
+const TEMPORARY = /^[0-9a-f]{64}\.(?:upload\.json\.)?([A-Za-z0-9_-]+)\.(\d+)(?:\.part\.json)?\.tmp$/
+const MAP = /^[0-9a-f]{64}\.([A-Za-z0-9_-]+)\.(\d+)\.part\.json$/
 const PARTIAL = /^([0-9a-f]{64})\.([A-Za-z0-9_-]+)\.(\d+)\.part$/
 
 /** True when a process of this machine has the id. */

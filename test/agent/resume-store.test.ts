@@ -181,3 +181,28 @@ describe('partial downloads', () => {
     expect(readdirSync(store.folder)).toEqual([other])
   })
 })
+
+describe('what a killed process was just writing', () => {
+  test('goes at the next start, and nothing of the living or of other machines does', async () => {
+    const living = livingProcess()
+    const dead = deadPid()
+    const other = 'b'.repeat(64)
+    mkdirSync(store.folder, { recursive: true })
+    const gone = [
+      `${oid}.${host}.${dead}.part.json.tmp`,
+      `${oid}.upload.json.${host}.${dead}.tmp`,
+      `${oid}.${host}.${dead}.part.json`,
+    ]
+    const kept = [
+      `${other}.${host}.${dead}.part`,
+      `${other}.${host}.${dead}.part.json`,
+      `${oid}.${host}.${living.pid}.part.json.tmp`,
+      `${oid}.upload.json.${host}.${living.pid}.tmp`,
+      `${oid}.elsewhere.${dead}.part.json.tmp`,
+    ]
+    for (const name of [...gone, ...kept]) writeFileSync(join(store.folder, name), '{}')
+    await store.prepare()
+    living.end()
+    expect(readdirSync(store.folder).sort()).toEqual([...kept].sort())
+  })
+})
