@@ -4,13 +4,18 @@ import { systemCode, TimoneError } from '../errors.ts'
 import type { LeaseSettings } from '../leases/leases.ts'
 
 /** What the lease broker of a server needs, with the keys that the settings name read from their files. @throws {TimoneError} `config` */
-export async function openLeases({ github, githubApp }: ServerSettings): Promise<LeaseSettings> {
-  if (githubApp === undefined) return {}
+export async function openLeases({
+  github,
+  githubApp,
+  providers,
+  returnOrigins,
+}: ServerSettings): Promise<LeaseSettings> {
+  if (githubApp === undefined) return { providers, returnOrigins }
   const { renewBefore, open } = githubApp
   const apps = await Promise.all(
     githubApp.apps.map(async ({ id, privateKey }) => ({ id, privateKey: await readKey(privateKey) })),
   )
-  return { githubApps: { apps, api: github.api, renewBefore, open } }
+  return { providers, returnOrigins, githubApps: { apps, api: github.api, renewBefore, open } }
 }
 
 async function readKey(file: string): Promise<string> {

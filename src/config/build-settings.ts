@@ -19,7 +19,7 @@ const EXPIRY = { least: 60, most: 43_200 }
  * Fills in what depends on other settings and checks what only shows when they are seen together.
  * @throws {TimoneError} `config`, saying what to do
  */
-export function buildSettings({ values, sources }: ResolvedSettings): BuiltSettings {
+export function buildSettings({ values, sources, providers }: ResolvedSettings): BuiltSettings {
   const warnings: string[] = []
   const listen = must(values, 'server.listen')
   const url = values['server.url'] ?? defaultUrl(listen)
@@ -78,6 +78,8 @@ export function buildSettings({ values, sources }: ResolvedSettings): BuiltSetti
     ...(values['metrics.token'] === undefined ? {} : { metricsToken: values['metrics.token'] }),
     requestsPerMinute: atLeastZero(must(values, 'limits.requests_per_minute')),
     ...buildGitHub(values, listen, url),
+    providers,
+    returnOrigins: Object.freeze(must(values, 'leases.return_origins').map(readOrigin)),
     storage: Object.freeze(
       isFile
         ? ({ driver: 'file', root: values['storage.file.root'] ?? path.join(data, 'objects') } as const)
@@ -86,6 +88,13 @@ export function buildSettings({ values, sources }: ResolvedSettings): BuiltSetti
     databaseUrl: values['database.url'] ?? `sqlite:${path.join(data, 'timone.db')}`,
   }
   return { settings: Object.freeze(settings), warnings }
+}
+
+function readOrigin(text: string): string {
+  const url = URL.parse(text)
+  if (url === null || !/^https?:$/.test(url.protocol) || url.href !== `${url.origin}/`)
+    throw new TimoneError('config', 'TIMONE_RETURN_ORIGINS must be origins, as in https://portal.example')
+  return url.origin
 }
 
 function buildGitHub(

@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { TimoneError } from '../errors.ts'
 import { didYouMean } from './nearest.ts'
+import { PROVIDER_PATHS, type ProviderSettings, readProviders } from './provider-settings.ts'
 import { SERVER_SETTINGS, type Setting, type SettingKey } from './server-settings.ts'
 import { readSetting, type SettingValues } from './setting-types.ts'
 import { readTomlSettings } from './toml-file.ts'
@@ -26,6 +27,7 @@ export interface SettingSources {
 export interface ResolvedSettings {
   readonly values: { readonly [K in SettingKey]?: SettingValues[(typeof SERVER_SETTINGS)[K]['type']] }
   readonly sources: ReadonlyMap<SettingKey, Source>
+  readonly providers: readonly ProviderSettings[]
 }
 
 /** Variables of the client side, which may be set where a server runs too. */
@@ -48,7 +50,7 @@ export function resolveSettings(from: SettingSources): ResolvedSettings {
   const inFile =
     from.file === undefined
       ? new Map<string, string>()
-      : readTomlSettings(from.file.text, from.file.path, Object.keys(SERVER_SETTINGS))
+      : readTomlSettings(from.file.text, from.file.path, [...Object.keys(SERVER_SETTINGS), ...PROVIDER_PATHS])
   refuseUnknownVariables(from.env, inFile)
 
   const values: Record<string, unknown> = {}
@@ -67,7 +69,7 @@ export function resolveSettings(from: SettingSources): ResolvedSettings {
     }
     sources.set(key, found.source)
   }
-  return { values: values as ResolvedSettings['values'], sources }
+  return { values: values as ResolvedSettings['values'], sources, providers: readProviders(inFile, from.env) }
 }
 
 /** A setting for a message, by the name that the reader knows it by. */

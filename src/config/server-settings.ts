@@ -1,3 +1,4 @@
+import type { ProviderSettings } from './provider-settings.ts'
 import type { ListenAddress, SettingType } from './setting-types.ts'
 import type { TrustSetting } from './trust-setting.ts'
 
@@ -29,6 +30,10 @@ export interface ServerSettings {
   readonly github: GitHubSettings
   /** Undefined: no GitHub App. */
   readonly githubApp?: GitHubAppSettings
+  /** At which users connect accounts of theirs. */
+  readonly providers: readonly ProviderSettings[]
+  /** Where browsers may be sent back to from there. */
+  readonly returnOrigins: readonly string[]
   readonly storage: FileStorageSettings | S3StorageSettings
   /** `sqlite:` and an absolute path, or `postgres://…`, which may hold a password. */
   readonly databaseUrl: string
@@ -235,6 +240,13 @@ export const SERVER_SETTINGS = {
     env: 'TIMONE_GITHUB_OPEN',
     default: 'false',
     sentence: 'Hand out installation tokens to any program of this machine; only when listening on loopback.',
+  },
+  'leases.return_origins': {
+    type: 'list',
+    env: 'TIMONE_RETURN_ORIGINS',
+    default: '',
+    sentence:
+      'Origins of web applications that users may be sent back to after they connected an account, and that may ask for its tokens.',
   },
   'database.url': {
     type: 'database',

@@ -24,9 +24,11 @@ export function readTomlSettings(text: string, name: string, known: readonly str
     for (const [key, value] of Object.entries(from)) {
       const path = above === '' ? key : `${above}.${key}`
       const isTable = typeof value === 'object' && !Array.isArray(value) && !(value instanceof Date)
-      if (isTable && sections.has(path)) {
+      // Names in a section of named tables are the operator's own.
+      const place = path.replace(/^provider\.[^.]+/, 'provider.*')
+      if (isTable && sections.has(place)) {
         walk(value as TomlTable, path)
-      } else if (known.includes(path)) {
+      } else if (known.includes(place)) {
         settings.set(path, readText(value, `${name}: ${path}`))
       } else {
         const candidates = isTable ? sections : known

@@ -4,6 +4,7 @@ import type { Tokens } from '../auth/tokens.ts'
 import type { Database } from '../database/connect.ts'
 import { recordEvent } from '../identity/events.ts'
 import { principalOf } from '../identity/principals.ts'
+import { Sessions } from '../identity/sessions.ts'
 import { Users } from '../identity/users.ts'
 import { GitHubApps, type GitHubAppsOptions } from './github-app.ts'
 import { GITHUB, githubRoutes } from './github-routes.ts'
@@ -11,10 +12,16 @@ import type { LeaseSource } from './lease.ts'
 import { LeaseBroker } from './lease-broker.ts'
 import type { LeaseEnv } from './lease-env.ts'
 import { LeaseStore } from './lease-store.ts'
+import { OAuthProvider, type OAuthProviderOptions } from './oauth-provider.ts'
+import { oauthRoutes, type ProviderDescription } from './oauth-routes.ts'
 
 /** Whose credentials are handed out. */
 export interface LeaseSettings {
   githubApps?: (Omit<GitHubAppsOptions, 'now'> & { open: boolean }) | undefined
+  /** At which users connect accounts of theirs, in the order that they are shown. */
+  providers?: readonly (OAuthProviderOptions & ProviderDescription)[] | undefined
+  /** Origins that browsers may be sent back to, beside our own. */
+  returnOrigins?: readonly string[] | undefined
 }
 
 export interface LeasesOptions extends LeaseSettings {
@@ -36,11 +43,19 @@ export interface Leases {
 
 /** Puts the room together. @throws {TimoneError} `config` for a malformed key */
 export function createLeases(options: LeasesOptions): Leases {
-  const { database, tokens, githubApps, now = Date.now } = options
+  const { database, tokens, url, githubApps, returnOrigins = [], now = Date.now } = options
   const { db } = database
   const sources = new Map<string, LeaseSource>()
   if (githubApps !== undefined) sources.set(GITHUB, new GitHubApps({ ...githubApps, now }))
-  const store = new LeaseStore({ db, box: new SecretBox(options.secretKeys), now })
+  const providers = new Map(
+    (options.providers ?? []).map((provider) => [
+      provider.id,
+      { source: new OAuthProvider(provider, url, now), description: provider },
+    ]),
+  )
+  for (const [id, { source }] of providers) sources.set(id, source)
+  const box = new SecretBox(options.secretKeys)
+  const store = new LeaseStore({ db, box, now })
   const broker = new LeaseBroker({ store, database, sources, now })
   const users = new Users(db, now)
   const shared = {
@@ -55,6 +70,20 @@ export function createLeases(options: LeasesOptions): Leases {
       const app = new Hono<LeaseEnv>()
       for (const path of ['/api/health', '/api/_health'])
         app.get(path, (c) => c.json({ message: 'ok' }, 200, { 'Cache-Control': 'no-store' }))
+      app.get('/api/oidc/login', (c) => {
+        const next = c.req.query('next') ?? c.req.query('return_url')
+        const query = next === undefined ? '' : `?return_to=${encodeURIComponent(next)}`
+        return c.redirect(`/auth/login${query}`, 302)
+      })
+      app.get('/api/oidc/callback', (c) => c.redirect(`/auth/callback${new URL(c.req.url).search}`, 302))
+      app.get('/api/oidc/logout', (c) => c.redirect('/auth/logout', 302))
+      const sessions = new Sessions({ db, url, now })
+      if (providers.size > 0)
+        app.route(
+          '/',
+          oauthRoutes({ ...shared, store, providers, sessions, users, box, url, returnOrigins, now }),
+        )
+      // Last: its path is the most general.
       if (githubApps !== undefined) app.route('/', githubRoutes({ ...shared, open: githubApps.open }))
       return app
     },

@@ -57,6 +57,8 @@ describe('defaults', () => {
       quota: 0,
       trust: [],
       github: { api: 'https://api.github.com' },
+      providers: [],
+      returnOrigins: [],
       requestsPerMinute: 0,
       storage: { driver: 'file', root: path.join(cwd, 'timone-data', 'objects') },
       databaseUrl: `sqlite:${path.join(cwd, 'timone-data', 'timone.db')}`,
@@ -147,6 +149,8 @@ describe('sources', () => {
       quota: 0,
       trust: [],
       github: { api: 'https://api.github.com' },
+      providers: [],
+      returnOrigins: [],
       requestsPerMinute: 0,
       storage: {
         driver: 's3',
