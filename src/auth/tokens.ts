@@ -76,14 +76,12 @@ export class Tokens {
    * A token for a person or a runner, as `timone token create` prints it.
    * @param options.scopes undefined: no scope claim, full trust for LFS; empty: no rights
    * @param options.expiresIn seconds; undefined: never expires
-   * @param options.id of the token, by which it can be found again; the token then names this server as issuer and audience
    * @throws {TimoneError} `invalid` when the user name or a scope is malformed
    */
   async issueUser(options: {
     user: string
     scopes?: readonly string[]
     expiresIn?: number
-    id?: string
   }): Promise<string> {
     if (!isUserName(options.user)) {
       throw new TimoneError('invalid', 'a user name is 1 to 255 characters without control characters')
@@ -95,7 +93,6 @@ export class Tokens {
       .setSubject(options.user)
       .setIssuedAt(now)
     if (options.expiresIn !== undefined) token.setExpirationTime(now + positive(options.expiresIn))
-    if (options.id !== undefined) token.setIssuer(this.#issuer).setAudience(this.#issuer).setJti(options.id)
     return token.sign(await this.#userKey)
   }
 
@@ -194,7 +191,8 @@ export class Tokens {
       )
     }
     // The user signs in with this very request; when the token was made does not matter.
-    return { subject, scopes: scopes ?? 'full', authTime: this.#seconds() }
+    const expiry = claims.exp === undefined ? {} : { expiresAt: claims.exp }
+    return { subject, scopes: scopes ?? 'full', authTime: this.#seconds(), ...expiry }
   }
 
   #usePrincipal(claims: JWTPayload): Principal {

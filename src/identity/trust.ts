@@ -1,17 +1,18 @@
-import { randomUUID } from 'node:crypto'
 import { decodeJwt, errors, type JWTPayload, jwtVerify } from 'jose'
 import type { Kysely } from 'kysely'
 import { allows, parseScope, printScope, type Scope } from '../auth/scope.ts'
-import { MAX_TOKEN_LENGTH, type Tokens } from '../auth/tokens.ts'
+import { MAX_TOKEN_LENGTH } from '../auth/tokens.ts'
 import type { Schema } from '../database/schema.ts'
 import { isTimoneError } from '../errors.ts'
+import { recordEvent } from './events.ts'
+import type { IssuedTokens } from './issued-tokens.ts'
 import { IssuerKeys } from './issuer-keys.ts'
 import { OAuthError } from './oauth-error.ts'
 import { ruleMatches, type TrustRule } from './trust-rules.ts'
 
 export interface TrustOptions {
   rules: readonly TrustRule[]
-  tokens: Tokens
+  issued: IssuedTokens
   db: Kysely<Schema>
   /** Public URL: what a request may name as the audience that it wants a token for. */
   url: string
@@ -68,7 +69,7 @@ export class Trust {
    *   `invalid_target`, or `temporarily_unavailable` while the issuer's keys cannot be had
    */
   async exchange(request: ExchangeRequest): Promise<ExchangedToken> {
-    const { db, tokens, url } = this.#options
+    const { db, issued, url } = this.#options
     if (request.targets?.some((target) => target.replace(/\/+$/, '') !== url)) {
       throw new OAuthError('invalid_target', `this server issues tokens for ${url} only`)
     }
@@ -84,40 +85,22 @@ export class Trust {
     const scopes = narrow(granted, request.scope)
     const expiresIn = Math.min(...fitting.map((rule) => rule.ttl))
     const subject = subjectOf(claims)
-    const id = randomUUID()
-    const token = await tokens.issueUser({ user: subject, scopes, expiresIn, id })
-    const at = this.#now()
-    const scope = scopes.join(' ')
-    await db.transaction().execute(async (transaction) => {
-      await transaction
-        .insertInto('tokens')
-        .values({
-          id,
-          user_id: null,
-          kind: 'jwt',
-          hash: null,
-          scopes: scope,
-          client: String(claims.iss),
-          data: JSON.stringify({ subject }),
-          created_at: new Date(at).toISOString(),
-          expires_at: new Date(at + expiresIn * 1000).toISOString(),
-          last_used_at: null,
-          revoked_at: null,
-        })
-        .execute()
-      await transaction
-        .insertInto('events')
-        .values({
-          at: new Date(at).toISOString(),
-          actor: subject,
-          action: 'token.exchange',
-          subject: `token:${id}`,
-          source: request.source,
-          data: JSON.stringify({ issuer: claims.iss, sub: claims.sub, scope, expires_in: expiresIn }),
-          published_at: null,
-        })
-        .execute()
+    const { token, id } = await issued.issue({
+      subject,
+      userId: null,
+      scopes: scopes.map(parseScope),
+      client: String(claims.iss),
+      expiresIn,
     })
+    const scope = scopes.join(' ')
+    const event = {
+      actor: subject,
+      action: 'token.exchange',
+      subject: `token:${id}`,
+      source: request.source,
+      data: { issuer: claims.iss, sub: claims.sub, scope, expires_in: expiresIn },
+    }
+    await recordEvent(db, event, this.#now())
     return { token, subject, expiresIn, scope }
   }
 

@@ -6,8 +6,7 @@ import type { RouteEnv } from '../access/route-env.ts'
 import { accessRoutes } from '../access/routes.ts'
 import type { Transfers } from '../access/transfers.ts'
 import { TimoneError } from '../errors.ts'
-import { tokenRoutes } from '../identity/token-routes.ts'
-import type { Trust } from '../identity/trust.ts'
+import type { IdentityEnv } from '../identity/identity-env.ts'
 import type { LeaseEnv } from '../leases/lease-env.ts'
 import { type LockRoutesOptions, lockRoutes } from '../lfs/lock-routes.ts'
 import { type LfsRoutesOptions, lfsRoutes } from '../lfs/routes.ts'
@@ -24,9 +23,9 @@ export interface AppOptions extends LfsRoutesOptions, LockRoutesOptions {
   gate: Gate
   broker: Broker
   transfers: Transfers
+  /** Routes of sign-in. */
+  identity: Hono<IdentityEnv>
   stored: (name: ObjectName) => Promise<void>
-  /** Present: runners may exchange their identity tokens. */
-  trust?: Trust | undefined
   ready: () => Promise<Readiness>
   /** Routes of the lease broker. */
   leases: Hono<LeaseEnv>
@@ -69,11 +68,11 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
     return next()
   })
 
+  app.route('/', options.identity)
   app.route('/', options.leases)
   app.route('/', lfsRoutes(options))
   app.route('/', lockRoutes(options))
   app.route('/', accessRoutes(options))
-  if (options.trust !== undefined) app.route('/', tokenRoutes(options.trust))
 
   app.notFound(() => {
     throw new TimoneError('not_found', 'not found')

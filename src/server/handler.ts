@@ -11,7 +11,7 @@ import { authenticate } from '../auth/authenticate.ts'
 import { Tokens } from '../auth/tokens.ts'
 import type { Database } from '../database/connect.ts'
 import { TimoneError } from '../errors.ts'
-import { Trust } from '../identity/trust.ts'
+import { createIdentity, type IdentitySettings } from '../identity/identity.ts'
 import type { TrustRule } from '../identity/trust-rules.ts'
 import { createLeases, type LeaseSettings } from '../leases/leases.ts'
 import { createBatch } from '../lfs/batch.ts'
@@ -43,6 +43,8 @@ export interface HandlerOptions {
   /** Fernet keys for what is secret in the database: the first encrypts, all decrypt. */
   secretKeys: readonly string[]
   requireScope: boolean
+  /** How people sign in, and what they may do. */
+  identity?: IdentitySettings | undefined
   /** `org/repo` or `org/*`. */
   publicRepositories: readonly string[]
   /** Seconds that signed URLs, tokens and credentials last. */
@@ -84,14 +86,17 @@ export function createHandler(
     logger[level]({ request_id: record.id, ...errorFields(error) }, 'request failed')
   }
   const urls = new SignedUrls({ url, secret: options.tokenSecret, now })
+  const identity = createIdentity({ ...options, ...options.identity, db: options.database.db, now })
   const tokens = new Tokens({
     secret: options.tokenSecret,
     issuer: url,
     requireScope: options.requireScope,
+    issued: identity.check,
     now,
   })
   const app = createApp({
     ...buildRooms(options, urls, tokens, now),
+    identity: identity.routes(tokens),
     leases: createLeases({ ...options, ...options.leases, tokens, now }).routes(),
     ready: createReadiness(
       { storage: store, database: options.database },
@@ -194,7 +199,7 @@ function limitReader(response: ServerResponse, limits: { idle: number; answer: n
 }
 
 function buildRooms(options: HandlerOptions, urls: SignedUrls, tokens: Tokens, now: () => number) {
-  const { store, url, objectExpiresIn: expiresIn, publicRepositories, s3, trust = [] } = options
+  const { store, url, objectExpiresIn: expiresIn, publicRepositories, s3 } = options
   const prefix = s3?.site.prefix ?? ''
   const prepareSigner =
     s3 === undefined
@@ -208,9 +213,6 @@ function buildRooms(options: HandlerOptions, urls: SignedUrls, tokens: Tokens, n
     if (usage.quota > 0) await usage.count(repositoryName(repository), { oid, size })
   }
   return {
-    ...(trust.length === 0
-      ? {}
-      : { trust: new Trust({ rules: trust, tokens, db: options.database.db, url, now }) }),
     gate: new Gate({ tokens, publicRepositories, rateLimit, now }),
     usage,
     stored,

@@ -243,7 +243,10 @@ describe('what is not a good subject token', () => {
 
 test('without rules there is no exchange', async () => {
   const bare = await startOnFiles()
-  expect((await exchange('x', {}, bare.url)).status).toBe(404)
+  expect(await exchange('x', {}, bare.url)).toMatchObject({
+    status: 400,
+    json: { error: 'unsupported_grant_type' },
+  })
   await bare.stop()
 })
 

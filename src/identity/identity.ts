@@ -1,0 +1,102 @@
+import { Hono } from 'hono'
+import type { Kysely } from 'kysely'
+import { SecretBox } from '../auth/secret-box.ts'
+import type { IssuedTokenCheck, Tokens } from '../auth/tokens.ts'
+import type { Schema } from '../database/schema.ts'
+import { type Grant, Grants } from './grants.ts'
+import type { IdentityEnv } from './identity-env.ts'
+import { IssuedTokens } from './issued-tokens.ts'
+import { OpaqueTokens } from './opaque-tokens.ts'
+import { IssuedPrincipals, OpaqueTokenCheck } from './principals.ts'
+import { Sessions } from './sessions.ts'
+import { type KeyAlgorithm, SigningKeys } from './signing-keys.ts'
+import { type TokenGrant, tokenRoutes } from './token-endpoint.ts'
+import { exchangeToken, TOKEN_EXCHANGE } from './token-exchange.ts'
+import { Trust } from './trust.ts'
+import type { TrustRule } from './trust-rules.ts'
+import { Users } from './users.ts'
+import { whoAmIRoutes } from './who-am-i.ts'
+
+/** Settings of sign-in. */
+export interface IdentitySettings {
+  /** What JWTs that we issue are signed with. Default: HS256, with the token secret. */
+  signing?: 'HS256' | KeyAlgorithm
+  /** Grants of the settings. */
+  grants?: readonly Grant[]
+}
+
+export interface IdentityOptions extends IdentitySettings {
+  db: Kysely<Schema>
+  /** Public URL, without a slash at its end. */
+  url: string
+  tokenSecret: string
+  secretKeys: readonly string[]
+  /** Whose identity tokens are exchanged; none: nobody's. */
+  trust?: readonly TrustRule[] | undefined
+  /** Milliseconds since the epoch. */
+  now?: () => number
+}
+
+/** Everything about who somebody is, put together. */
+export interface Identity {
+  readonly users: Users
+  readonly grants: Grants
+  readonly sessions: Sessions
+  readonly opaque: OpaqueTokens
+  readonly issued: IssuedTokens
+  readonly keys: SigningKeys
+  /** For {@link Tokens}: what we issued. */
+  readonly check: IssuedTokenCheck
+  /** Grants of `POST /oauth/token` by their `grant_type`; other rooms add theirs. */
+  readonly tokenGrants: Map<string, TokenGrant>
+  /** Routes of this room. `tokens` checks who asks. */
+  routes(tokens: Tokens): Hono<IdentityEnv>
+}
+
+/** Puts the room together. @throws {TimoneError} `config` for a malformed key */
+export function createIdentity(options: IdentityOptions): Identity {
+  const { db, url, tokenSecret, secretKeys, signing = 'HS256', now = Date.now } = options
+  const users = new Users(db, now)
+  const grants = new Grants(db, options.grants, now)
+  const principals = new IssuedPrincipals(grants, now)
+  const keys = new SigningKeys(db, new SecretBox(secretKeys), now)
+  const issued = new IssuedTokens({
+    db,
+    url,
+    secret: tokenSecret,
+    algorithm: signing,
+    keys,
+    principals,
+    opaque: new OpaqueTokenCheck(db, principals, now),
+    now,
+  })
+  const sessions = new Sessions({ db, url, now })
+  const tokenGrants = new Map<string, TokenGrant>()
+  const { trust: rules = [] } = options
+  if (rules.length > 0) {
+    const trust = new Trust({ rules, issued, db, url, now })
+    tokenGrants.set(TOKEN_EXCHANGE, ({ form, source }) => exchangeToken(trust, form, source))
+  }
+  return {
+    users,
+    grants,
+    sessions,
+    opaque: new OpaqueTokens(db, now),
+    issued,
+    keys,
+    check: issued,
+    tokenGrants,
+    routes: (tokens) => {
+      const app = new Hono<IdentityEnv>()
+      app.get('/.well-known/jwks.json', async (c) =>
+        c.json(await keys.jwks(), 200, { 'Cache-Control': 'public, max-age=300' }),
+      )
+      app.route(
+        '/',
+        tokenRoutes({ grants: tokenGrants, revoke: (token, from) => issued.revoke(token, from) }),
+      )
+      app.route('/', whoAmIRoutes({ tokens, users, url, now }))
+      return app
+    },
+  }
+}
