@@ -4,6 +4,7 @@ import { type Done, examples } from './command-help.ts'
 import { addLoginCi } from './commands-ci.ts'
 import { addDoctor } from './commands-doctor.ts'
 import { addSecrets } from './commands-leases.ts'
+import { addSignIn } from './commands-sign-in.ts'
 import { addGitLfsAuthenticate } from './commands-ssh.ts'
 import { addUsage } from './commands-usage.ts'
 import type { ConfigScope } from './install.ts'
@@ -44,6 +45,7 @@ export function commandTree(io: Io, done: Done): Command {
   addInstall(root, io, done)
   addInit(root, io, done)
   addTransfers(root, io, done)
+  addSignIn(root, io, done)
   addDoctor(root, io, done)
   addToken(root, io, done)
   addGitLfsAuthenticate(root, io, done)

@@ -6,7 +6,9 @@ import { loadSettings } from '../config/load-settings.ts'
 import type { S3StorageSettings, ServerSettings } from '../config/server-settings.ts'
 import { connect, type Database } from '../database/connect.ts'
 import { watchDatabase } from '../database/watch.ts'
-import { isTimoneError, systemCode } from '../errors.ts'
+import { isTimoneError, systemCode, TimoneError } from '../errors.ts'
+import { checkGrant } from '../identity/grants.ts'
+import type { IdentitySettings } from '../identity/identity.ts'
 import { checkTrustRules } from '../identity/trust-rules.ts'
 import { checkSealingKeys } from '../leases/sealing.ts'
 import type { Logger } from '../log.ts'
@@ -59,6 +61,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
   for (const warning of warnings) logger.warn({}, warning)
   const box = new SecretBox(settings.secretKeys)
   checkTrustRules(settings.trust)
+  const identity = identitySettings(settings)
   const database = await openDatabase(settings.databaseUrl, io)
   if (database === undefined) return NO_DATABASE
   await checkKeys(database, box)
@@ -75,6 +78,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     objectExpiresIn: settings.objectExpiresIn,
     quota: settings.quota,
     trust: settings.trust,
+    identity,
     requestsPerMinute: settings.requestsPerMinute,
     metricsToken: settings.metricsToken,
     leases: await openLeases(settings),
@@ -107,6 +111,15 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
   storage.close()
   await database.close()
   return code
+}
+
+/** @throws {TimoneError} `config` for a malformed grant */
+function identitySettings({ login, signing, grants }: ServerSettings): IdentitySettings {
+  try {
+    return { login, signing, grants: grants.map(checkGrant) }
+  } catch (error) {
+    throw new TimoneError('config', `grant: ${(error as Error).message}`)
+  }
 }
 
 /** Undefined when it cannot be reached, which has then been said. @throws {TimoneError} `config` */

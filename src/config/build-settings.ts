@@ -1,6 +1,7 @@
 import { isIPv6 } from 'node:net'
 import path from 'node:path'
 import { TimoneError } from '../errors.ts'
+import { buildLogin } from './build-login.ts'
 import type { ResolvedSettings } from './resolve-settings.ts'
 import { SERVER_SETTINGS, type ServerSettings, type SettingKey } from './server-settings.ts'
 import type { ListenAddress } from './setting-types.ts'
@@ -64,6 +65,7 @@ export function buildSettings({ values, sources, providers }: ResolvedSettings):
     const driver = isFile ? 'file' : 's3'
     warnings.push(`${unused.join(', ')} not used: the storage driver is ${driver} (TIMONE_STORAGE)`)
   }
+  const login = buildLogin(values, isLoopback)
   const settings = {
     logLevel: must(values, 'server.log_level'),
     listen,
@@ -74,6 +76,9 @@ export function buildSettings({ values, sources, providers }: ResolvedSettings):
     publicRepositories: must(values, 'lfs.public_repositories'),
     objectExpiresIn,
     trust: must(values, 'trust'),
+    ...(login === undefined ? {} : { login }),
+    grants: must(values, 'grant'),
+    signing: must(values, 'auth.signing') as ServerSettings['signing'],
     quota: must(values, 'lfs.quota'),
     ...(values['metrics.token'] === undefined ? {} : { metricsToken: values['metrics.token'] }),
     requestsPerMinute: atLeastZero(must(values, 'limits.requests_per_minute')),

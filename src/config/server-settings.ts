@@ -1,3 +1,5 @@
+import type { LoginSettings } from './build-login.ts'
+import type { GrantSetting } from './grant-setting.ts'
 import type { ProviderSettings } from './provider-settings.ts'
 import type { ListenAddress, SettingType } from './setting-types.ts'
 import type { TrustSetting } from './trust-setting.ts'
@@ -27,6 +29,10 @@ export interface ServerSettings {
   /** Undefined: programs of this machine alone see the metrics. */
   readonly metricsToken?: string
   readonly trust: readonly TrustSetting[]
+  /** Undefined: no sign-in in the browser. */
+  readonly login?: LoginSettings
+  readonly grants: readonly GrantSetting[]
+  readonly signing: 'HS256' | 'EdDSA' | 'RS256'
   readonly github: GitHubSettings
   /** Undefined: no GitHub App. */
   readonly githubApp?: GitHubAppSettings
@@ -153,6 +159,55 @@ export const SERVER_SETTINGS = {
     env: 'TIMONE_TOKEN_SECRET',
     defaultWords: 'generated, kept in DATA/token-secret',
     sentence: 'Secret that signs user tokens (HS256); 32 bytes or more.',
+  },
+  'auth.signing': {
+    type: 'choice',
+    env: 'TIMONE_AUTH_SIGNING',
+    default: 'HS256',
+    choices: { HS256: 'HS256', EdDSA: 'EdDSA', RS256: 'RS256' },
+    sentence:
+      'What tokens that the server issues are signed with: HS256, the token secret; EdDSA or RS256, keys of its own that rotate (/.well-known/jwks.json).',
+  },
+  'login.issuer': {
+    type: 'url',
+    env: 'TIMONE_LOGIN_ISSUER',
+    defaultWords: 'none: no sign-in in the browser',
+    sentence: 'OpenID provider that people sign in at.',
+  },
+  'login.client_id': {
+    type: 'string',
+    env: 'TIMONE_LOGIN_CLIENT_ID',
+    sentence: 'Client id of this server at the provider; its redirect URI is URL/auth/callback.',
+  },
+  'login.client_secret': {
+    type: 'secret',
+    env: 'TIMONE_LOGIN_CLIENT_SECRET',
+    sentence: 'Client secret of this server at the provider.',
+  },
+  'login.scope': {
+    type: 'string',
+    env: 'TIMONE_LOGIN_SCOPE',
+    default: 'openid profile email',
+    sentence: 'Scopes asked of the provider, separated by spaces.',
+  },
+  'login.groups_claim': {
+    type: 'string',
+    env: 'TIMONE_LOGIN_GROUPS_CLAIM',
+    defaultWords: 'none',
+    sentence: "Claim that lists a user's groups, for grants to groups.",
+  },
+  'login.token_expires_in': {
+    type: 'duration',
+    env: 'TIMONE_LOGIN_TOKEN_EXPIRES_IN',
+    default: '30d',
+    sentence: 'How long a token of timone login is good.',
+  },
+  grant: {
+    type: 'grants',
+    env: 'TIMONE_GRANT',
+    default: '',
+    sentence:
+      'What users and groups may do: an array of tables, `[[grant]]` with user or group, and scopes (JSON in the environment).',
   },
   'secrets.keys': {
     type: 'secret',

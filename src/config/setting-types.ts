@@ -3,6 +3,7 @@ import { TimoneError } from '../errors.ts'
 import { parseRepository, repositoryName } from '../repository.ts'
 import { parseGitInteger } from './agent-settings.ts'
 import { parseDuration } from './duration.ts'
+import { type GrantSetting, readGrants } from './grant-setting.ts'
 import { readTrust, type TrustSetting } from './trust-setting.ts'
 
 /** Where a server listens. `host` is a name or an address, IPv6 without brackets; port 0 lets the system choose. */
@@ -32,6 +33,7 @@ export interface SettingValues {
   /** `sqlite:` and an absolute path, or `postgres://…` with whatever password it has. */
   database: string
   trust: readonly TrustSetting[]
+  grants: readonly GrantSetting[]
 }
 
 export type SettingType = keyof SettingValues
@@ -86,6 +88,7 @@ const READERS: { readonly [T in SettingType]: Reader<T> } = {
   list: (text) => Object.freeze(splitList(text)),
   database: readDatabase,
   trust: readTrust,
+  grants: readGrants,
 }
 
 const BOOLEANS: ReadonlyMap<string, boolean> = new Map([

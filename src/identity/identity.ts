@@ -3,9 +3,13 @@ import type { Kysely } from 'kysely'
 import { SecretBox } from '../auth/secret-box.ts'
 import type { IssuedTokenCheck, Tokens } from '../auth/tokens.ts'
 import type { Schema } from '../database/schema.ts'
+import { DeviceCodes } from './device-codes.ts'
+import { DEVICE_CODE, deviceGrant, deviceRoutes } from './device-routes.ts'
 import { type Grant, Grants } from './grants.ts'
 import type { IdentityEnv } from './identity-env.ts'
 import { IssuedTokens } from './issued-tokens.ts'
+import { loginRoutes } from './login-routes.ts'
+import { type LoginSettings, OidcLogin } from './oidc-login.ts'
 import { OpaqueTokens } from './opaque-tokens.ts'
 import { IssuedPrincipals, OpaqueTokenCheck } from './principals.ts'
 import { Sessions } from './sessions.ts'
@@ -19,6 +23,8 @@ import { whoAmIRoutes } from './who-am-i.ts'
 
 /** Settings of sign-in. */
 export interface IdentitySettings {
+  /** Undefined: no sign-in in the browser. */
+  login?: LoginSettings | undefined
   /** What JWTs that we issue are signed with. Default: HS256, with the token secret. */
   signing?: 'HS256' | KeyAlgorithm
   /** Grants of the settings. */
@@ -72,6 +78,11 @@ export function createIdentity(options: IdentityOptions): Identity {
   })
   const sessions = new Sessions({ db, url, now })
   const tokenGrants = new Map<string, TokenGrant>()
+  const codes = new DeviceCodes(db, now)
+  if (options.login !== undefined) {
+    const expiresIn = options.login.tokenExpiresIn
+    tokenGrants.set(DEVICE_CODE, deviceGrant({ codes, issued, users, expiresIn }))
+  }
   const { trust: rules = [] } = options
   if (rules.length > 0) {
     const trust = new Trust({ rules, issued, db, url, now })
@@ -95,6 +106,11 @@ export function createIdentity(options: IdentityOptions): Identity {
         '/',
         tokenRoutes({ grants: tokenGrants, revoke: (token, from) => issued.revoke(token, from) }),
       )
+      if (options.login !== undefined) {
+        const login = new OidcLogin({ ...options.login, url, secret: tokenSecret, now })
+        app.route('/', loginRoutes({ login, sessions, users, grants, url }))
+        app.route('/', deviceRoutes({ codes, sessions, url }))
+      }
       app.route('/', whoAmIRoutes({ tokens, users, url, now }))
       return app
     },
