@@ -12,18 +12,27 @@ export function addSignIn(root: Command, io: Io, done: Done): void {
     .description(
       "Gets a token and hands it to git's credential helpers, where git and git-lfs find it; it is written nowhere else. " +
         'Where the server has a sign-in in the browser, it prints an address and a code to approve there; else it asks ' +
-        'for user name and token.',
+        'for user name and token. With --ci the identity token is that of TIMONE_ID_TOKEN (GitLab: id_tokens), of the ' +
+        'file that TIMONE_ID_TOKEN_FILE names, or what GitHub Actions, Buildkite or CircleCI give; it is asked for with ' +
+        "the server's address as audience, or TIMONE_ID_TOKEN_AUDIENCE.",
     )
     .addArgument(new Argument(...URL_ARGUMENT))
     .option('--token-stdin', 'read a token from stdin instead')
     .option('--user <name>', 'whom the token is for (default: whom it names)')
+    .option('--ci', "trade this CI job's identity token for a token of the server")
     .action(async (url: string, options) => {
+      if (options.ci === true) {
+        const { loginCi } = await import('./login-ci.ts')
+        done(await loginCi(url, io))
+        return
+      }
       const { login } = await import('./sign-in.ts')
       done(await login(url, options, io))
     })
   examples(login, [
     ['timone login https://lfs.example.com', ''],
     ['timone login https://lfs.example.com --token-stdin < token', 'with a token of the operator'],
+    ['timone login https://lfs.example.com --ci', 'in a job of a trusted repository'],
   ])
 
   const logout = root

@@ -1,7 +1,6 @@
 import { Argument, Command, Option } from 'commander'
 import { VERSION } from '../version.ts'
 import { type Done, examples } from './command-help.ts'
-import { addLoginCi } from './commands-ci.ts'
 import { addDoctor } from './commands-doctor.ts'
 import { addSecrets } from './commands-leases.ts'
 import { addSignIn } from './commands-sign-in.ts'
@@ -54,7 +53,6 @@ export function commandTree(io: Io, done: Done): Command {
   addSecrets(root, io, done)
   addConfig(root, io, done)
   addCache(root, io, done)
-  addLoginCi(root, io, done)
   addCompletion(root, io, done)
   return root
 }
