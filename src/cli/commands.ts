@@ -3,6 +3,7 @@ import { VERSION } from '../version.ts'
 import { type Done, examples } from './command-help.ts'
 import { addDoctor } from './commands-doctor.ts'
 import { addSecrets } from './commands-leases.ts'
+import { addPeople } from './commands-people.ts'
 import { addSignIn } from './commands-sign-in.ts'
 import { addGitLfsAuthenticate } from './commands-ssh.ts'
 import { addUsage } from './commands-usage.ts'
@@ -47,6 +48,7 @@ export function commandTree(io: Io, done: Done): Command {
   addSignIn(root, io, done)
   addDoctor(root, io, done)
   addToken(root, io, done)
+  addPeople(root, io, done)
   addGitLfsAuthenticate(root, io, done)
   addUploads(root, io, done)
   addUsage(root, io, done)
