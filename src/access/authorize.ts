@@ -1,4 +1,4 @@
-import { authenticate } from '../auth/authenticate.ts'
+import { authenticate, basicPassword } from '../auth/authenticate.ts'
 import { mayRead, mayWrite, type Principal, type TokenUse } from '../auth/principal.ts'
 import type { Tokens } from '../auth/tokens.ts'
 import { TimoneError } from '../errors.ts'
@@ -9,10 +9,19 @@ import type { RateLimit } from './rate-limit.ts'
 /** Subject of whoever downloads from a public repository without signing in. */
 export const ANONYMOUS = 'anonymous'
 
+/** Passwords that another service has issued, and decides on. */
+export interface ForeignPasswords {
+  isToken(password: string): boolean
+  /** @throws {TimoneError} `unauthorized`, or what keeps the issuer from answering */
+  principal(password: string, repository: Repository): Promise<Principal>
+}
+
 export interface GateOptions {
   tokens: Tokens
   /** `org/repo`, or `org/*` for all of an organisation: downloads are served to anyone. */
   publicRepositories: readonly string[]
+  /** Somebody else's passwords, of which only their issuer knows what they open, as GitHub's tokens. */
+  foreign?: ForeignPasswords | undefined
   /** How often each of them may ask. */
   rateLimit: RateLimit
   /** Milliseconds since the epoch. */
@@ -24,9 +33,11 @@ export class Gate {
   readonly #tokens: Tokens
   readonly #public: ReadonlySet<string>
   readonly #rateLimit: RateLimit
+  readonly #foreign: ForeignPasswords | undefined
   readonly #now: () => number
 
   constructor(options: GateOptions) {
+    this.#foreign = options.foreign
     this.#tokens = options.tokens
     this.#public = new Set(options.publicRepositories)
     this.#rateLimit = options.rateLimit
@@ -44,7 +55,11 @@ export class Gate {
     repository: Repository,
     uses: readonly TokenUse[] = [],
   ): Promise<Principal | undefined> {
-    const known = await authenticate(authorization, this.#tokens)
+    const password = this.#foreign === undefined ? undefined : basicPassword(authorization)
+    const known =
+      password !== undefined && this.#foreign?.isToken(password)
+        ? await this.#foreign.principal(password, repository)
+        : await authenticate(authorization, this.#tokens)
     // What an answer of ours lets them do was counted with the request for it.
     if (known?.use === undefined) this.#rateLimit.take(known?.subject ?? ANONYMOUS)
     const isPublic = this.#isPublic(repository)

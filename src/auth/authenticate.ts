@@ -31,6 +31,18 @@ export async function authenticate(
   return principal
 }
 
+/** The password of a header `Basic user:password` that is well formed; undefined for any other. */
+export function basicPassword(header: string | undefined): string | undefined {
+  if (header === undefined || header.length > MAX_HEADER_LENGTH) return undefined
+  const [, scheme, credentials] = HEADER.exec(header.trim()) ?? []
+  if (scheme?.toLowerCase() !== 'basic' || credentials === undefined) return undefined
+  try {
+    return decodeBasic(credentials).password
+  } catch {
+    return undefined
+  }
+}
+
 /** The name ends at the first colon; a password may hold more of them (RFC 7617, section 2). */
 function decodeBasic(credentials: string): { user: string; password: string } {
   const bytes = Buffer.from(credentials, 'base64')

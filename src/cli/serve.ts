@@ -79,6 +79,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     quota: settings.quota,
     trust: settings.trust,
     identity,
+    githubUsers: { apiUrl: settings.github.api, repositories: settings.githubRepositories },
     requestsPerMinute: settings.requestsPerMinute,
     metricsToken: settings.metricsToken,
     leases: await openLeases(settings),

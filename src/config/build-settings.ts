@@ -85,6 +85,7 @@ export function buildSettings({ values, sources, providers }: ResolvedSettings):
     ...buildGitHub(values, listen, url),
     providers,
     returnOrigins: Object.freeze(must(values, 'leases.return_origins').map(readOrigin)),
+    githubRepositories: must(values, 'github.repositories'),
     storage: Object.freeze(
       isFile
         ? ({ driver: 'file', root: values['storage.file.root'] ?? path.join(data, 'objects') } as const)

@@ -34,6 +34,8 @@ export interface ServerSettings {
   readonly grants: readonly GrantSetting[]
   readonly signing: 'HS256' | 'EdDSA' | 'RS256'
   readonly github: GitHubSettings
+  /** Whose namesakes at GitHub decide on tokens of GitHub. */
+  readonly githubRepositories: readonly string[]
   /** Undefined: no GitHub App. */
   readonly githubApp?: GitHubAppSettings
   /** At which users connect accounts of theirs. */
@@ -267,6 +269,13 @@ export const SERVER_SETTINGS = {
     env: 'TIMONE_GITHUB_API',
     default: 'https://api.github.com',
     sentence: 'Address of the REST API of GitHub; of a GitHub Enterprise Server https://HOST/api/v3.',
+  },
+  'github.repositories': {
+    type: 'repositories',
+    env: 'TIMONE_GITHUB_REPOSITORIES',
+    default: '',
+    sentence:
+      'Repositories that tokens of GitHub open, as their namesakes at GitHub do: org/repo or org/*, separated by commas.',
   },
   'github.app_id': {
     type: 'list',

@@ -7,10 +7,11 @@ import { RateLimit } from '../access/rate-limit.ts'
 import { SignedUrls } from '../access/signed-urls.ts'
 import type { AssumeRole } from '../access/sts.ts'
 import { Transfers } from '../access/transfers.ts'
-import { authenticate } from '../auth/authenticate.ts'
+import { authenticate, basicPassword } from '../auth/authenticate.ts'
 import { Tokens } from '../auth/tokens.ts'
 import type { Database } from '../database/connect.ts'
 import { TimoneError } from '../errors.ts'
+import { GithubUsers, type GithubUsersOptions } from '../identity/github-users.ts'
 import { createIdentity, type IdentitySettings } from '../identity/identity.ts'
 import type { TrustRule } from '../identity/trust-rules.ts'
 import { createLeases, type LeaseSettings } from '../leases/leases.ts'
@@ -57,6 +58,8 @@ export interface HandlerOptions {
   metricsToken?: string | undefined
   /** The bucket behind an S3 store, and how to get credentials that open parts of it. */
   s3?: { site: S3Site; sts?: { assumeRole: AssumeRole; partition: string } } | undefined
+  /** Present: tokens of GitHub are taken for these repositories. */
+  githubUsers?: Pick<GithubUsersOptions, 'apiUrl' | 'repositories'> | undefined
   /** Whose identity tokens are exchanged; none: nobody's. */
   trust?: readonly TrustRule[]
   /** Whose credentials are handed out beside those of the store. */
@@ -94,8 +97,12 @@ export function createHandler(
     issued: identity.check,
     now,
   })
+  const github =
+    (options.githubUsers?.repositories.length ?? 0) === 0
+      ? undefined
+      : new GithubUsers({ ...(options.githubUsers as GithubUsersOptions), now })
   const app = createApp({
-    ...buildRooms(options, urls, tokens, now),
+    ...buildRooms(options, urls, tokens, now, github),
     identity: identity.routes(tokens),
     leases: createLeases({ ...options, ...options.leases, tokens, now }).routes(),
     ready: createReadiness(
@@ -120,7 +127,10 @@ export function createHandler(
   /** Decided before a byte of the body is read, so that only who signed in can use up what is there for them. */
   const mayBring = async (request: IncomingMessage): Promise<LoadGate> => {
     if (announcedLength(request) === 0) return users
-    const principal = await authenticate(request.headers.authorization, tokens)
+    const { authorization } = request.headers
+    // Asking their issuer takes longer than reading a body: until then they are strangers.
+    if (github?.isToken(basicPassword(authorization) ?? '')) return strangers
+    const principal = await authenticate(authorization, tokens)
     return principal === undefined ? strangers : users
   }
   const receive = async (request: IncomingMessage, response: ServerResponse): Promise<Buffer> => {
@@ -198,7 +208,13 @@ function limitReader(response: ServerResponse, limits: { idle: number; answer: n
   response.once('close', () => clearTimeout(timer))
 }
 
-function buildRooms(options: HandlerOptions, urls: SignedUrls, tokens: Tokens, now: () => number) {
+function buildRooms(
+  options: HandlerOptions,
+  urls: SignedUrls,
+  tokens: Tokens,
+  now: () => number,
+  foreign: GithubUsers | undefined,
+) {
   const { store, url, objectExpiresIn: expiresIn, publicRepositories, s3 } = options
   const prefix = s3?.site.prefix ?? ''
   const prepareSigner =
@@ -213,7 +229,7 @@ function buildRooms(options: HandlerOptions, urls: SignedUrls, tokens: Tokens, n
     if (usage.quota > 0) await usage.count(repositoryName(repository), { oid, size })
   }
   return {
-    gate: new Gate({ tokens, publicRepositories, rateLimit, now }),
+    gate: new Gate({ tokens, publicRepositories, rateLimit, now, foreign }),
     usage,
     stored,
     locks: new LockStore(options.database.db, now),
