@@ -19,6 +19,7 @@ import { createFileStore } from '../storage/file-store.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
 import { openLeases } from './open-leases.ts'
 import { openBucketStore } from './open-store.ts'
+import { type IdentService, startIdent } from './serve-ident.ts'
 
 export interface ServeOptions {
   listen?: string
@@ -38,12 +39,16 @@ export interface ServeIo {
 
 const DAY = 24 * 3600 * 1000
 
-/** Exit code when the database cannot be reached at the start, or is lost: for the monitor that starts us again. */
-const NO_DATABASE = 129
+/** Exit code when database or broker cannot be reached at the start, or are lost: for the monitor that starts us again. */
+const LOST = 129
+/** Milliseconds between looks at the database, and for which it may be away: 129 is to come within 10 s. */
+const WATCH = { every: 1_500, patience: 5_000 }
+/** Milliseconds that requests under way have once database or broker are lost. */
+const LOST_GRACE = 2_000
 
 /**
  * `timone serve`: runs until SIGTERM (exit code 0) or SIGINT (130), then lets the requests under way end. A second
- * signal ends it at once. Gives the exit code; 1 when it could not listen, 129 without its database.
+ * signal ends it at once. Gives the exit code; 1 when it could not listen, 129 without its database or broker.
  * @throws {TimoneError} `config` for settings that must be put right first.
  */
 export async function serve(options: ServeOptions, io: ServeIo): Promise<number> {
@@ -63,9 +68,10 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
   checkTrustRules(settings.trust)
   const identity = identitySettings(settings)
   const database = await openDatabase(settings.databaseUrl, io)
-  if (database === undefined) return NO_DATABASE
+  if (database === undefined) return LOST
   await checkKeys(database, box)
   const storage = await openStorage(settings, logger)
+  let ident: IdentService | undefined
   const server = createServer({
     ...storage,
     database,
@@ -85,7 +91,16 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     leases: await openLeases(settings),
     logger,
   })
-  const stopped = waitForSignal(server, logger)
+  const both = {
+    close: async () => (await Promise.all([server.close(), ident?.close()]))[0],
+    destroy: () => server.destroy(),
+  }
+  const stopped = waitForSignal(both, logger)
+  const lose = (what: string) => (error: unknown) => {
+    logger.error(errorFields(error), `${what} is lost: stopping`)
+    stopped.stop(LOST)
+    setTimeout(() => server.destroy(), LOST_GRACE).unref()
+  }
   let address: string
   try {
     address = await server.listen(settings.listen)
@@ -101,12 +116,9 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
   io.stdout.write(greeting(url, settings, secret === 'generated' || secret === 'default'))
   logger.info({ address, url, storage: settings.storage.driver }, 'listening')
   warnIfBroken(storage.store, logger)
-  const unwatch = watchDatabase(database, {
-    lost: (error) => {
-      logger.error(errorFields(error), 'the database is lost: stopping')
-      stopped.stop(NO_DATABASE)
-    },
-  })
+  const unwatch = watchDatabase(database, { ...WATCH, lost: lose('the database') })
+  ident = await startIdent({ settings, database, box, logger, lost: lose('the message broker') }, io)
+  if (ident === undefined) stopped.stop(LOST)
   const code = await stopped.code
   unwatch()
   storage.close()
@@ -189,7 +201,7 @@ interface Ending {
   forget: () => void
 }
 
-function waitForSignal(server: TimoneServer, logger: Logger): Ending {
+function waitForSignal(server: Pick<TimoneServer, 'close' | 'destroy'>, logger: Logger): Ending {
   let forget = (): void => {}
   let stop = (_exitCode: number): void => {}
   const code = new Promise<number>((resolve) => {

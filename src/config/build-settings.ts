@@ -80,6 +80,7 @@ export function buildSettings({ values, sources, providers }: ResolvedSettings):
     grants: must(values, 'grant'),
     signing: must(values, 'auth.signing') as ServerSettings['signing'],
     quota: must(values, 'lfs.quota'),
+    ...buildAmqp(values),
     ...(values['metrics.token'] === undefined ? {} : { metricsToken: values['metrics.token'] }),
     requestsPerMinute: atLeastZero(must(values, 'limits.requests_per_minute')),
     ...buildGitHub(values, listen, url),
@@ -206,6 +207,37 @@ function normalisePrefix(text: string): string {
     )
   }
   return `${names.join('/')}/`
+}
+
+function buildAmqp(values: ResolvedSettings['values']): Pick<ServerSettings, 'amqp'> {
+  const text = values['amqp.url']
+  if (text === undefined) return {}
+  const url = URL.parse(text.trim())
+  if (url === null || !/^amqps?:$/.test(url.protocol) || url.hostname === '') {
+    throw new TimoneError(
+      'config',
+      'TIMONE_AMQP_URL must read amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS',
+    )
+  }
+  if (url.username === '') {
+    url.username = 'guest'
+    url.password = 'guest'
+  }
+  const prefetch = must(values, 'amqp.prefetch')
+  if (prefetch < 1 || prefetch > 1000) {
+    throw new TimoneError('config', 'TIMONE_AMQP_PREFETCH must be 1 to 1000')
+  }
+  const ca = values['amqp.ca']
+  const mechanism = must(values, 'amqp.mechanism') === 'AMQPLAIN' ? 'AMQPLAIN' : 'PLAIN'
+  return {
+    amqp: Object.freeze({
+      url: url.href,
+      mechanism,
+      ...(ca === undefined ? {} : { ca }),
+      prefetch,
+      exposeTokens: must(values, 'amqp.expose_tokens'),
+    }),
+  }
 }
 
 function atLeastZero(value: number): number {

@@ -81,7 +81,9 @@ export async function loadSettings(options: LoadOptions): Promise<LoadedSettings
 export async function readSettings(options: LoadOptions): Promise<KnownSettings> {
   const file =
     options.configFile === undefined ? undefined : await readConfigFile(options.configFile, options.cwd)
-  const resolved = resolveSettings({ flags: { ...options.flags }, env: options.env, cwd: options.cwd, file })
+  const { env, cwd } = options
+  const inherited = await readInherited(env, cwd)
+  const resolved = resolveSettings({ flags: { ...options.flags }, env, cwd, file, inherited })
   const built = buildSettings(resolved)
 
   const given = resolved.values['auth.token_secret']
@@ -153,6 +155,18 @@ function printValue(value: unknown): string {
     return `${host.includes(':') ? `[${host}]` : host}:${value.port}`
   }
   return String(value)
+}
+
+/** The settings of glotpod.ident, where its variable names a file of them. */
+async function readInherited(
+  env: LoadOptions['env'],
+  cwd: string,
+): Promise<ReadonlyMap<SettingKey, { text: string; path: string }>> {
+  const name = env.GLOTPOD_IDENT_SETTINGS
+  if (name === undefined || name === '') return new Map()
+  const { path: file, text } = await readConfigFile(name, cwd)
+  const { readIdentSettings } = await import('./ident-settings.ts')
+  return new Map([...readIdentSettings(text, file)].map(([key, value]) => [key, { text: value, path: file }]))
 }
 
 async function readConfigFile(name: string, cwd: string): Promise<{ path: string; text: string }> {

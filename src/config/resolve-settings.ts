@@ -21,6 +21,8 @@ export interface SettingSources {
   /** Absolute: relative paths start here, those in a file in the folder of the file. */
   readonly cwd: string
   readonly file?: { readonly path: string; readonly text: string } | undefined
+  /** What files of the services that timone takes over say; everything else comes first. */
+  readonly inherited?: ReadonlyMap<SettingKey, { readonly text: string; readonly path: string }> | undefined
 }
 
 /** Every setting that has a value, typed by its key, and where each value came from. */
@@ -111,6 +113,11 @@ function find(
     return { text: values.join(','), source: { kind: 'file', name: `${file} (${names})` } }
   }
   if (text !== undefined) return { text, source: { kind: 'file', name: file } }
+
+  const inherited = from.inherited?.get(key)
+  if (inherited !== undefined) {
+    return { text: inherited.text, source: { kind: 'file', name: inherited.path } }
+  }
 
   return setting.default === undefined
     ? undefined

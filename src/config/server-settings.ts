@@ -26,6 +26,8 @@ export interface ServerSettings {
   readonly quota: number
   /** Of each user; 0: no limit. */
   readonly requestsPerMinute: number
+  /** The message broker that asks for users; undefined: none does. */
+  readonly amqp?: AmqpSettings
   /** Undefined: programs of this machine alone see the metrics. */
   readonly metricsToken?: string
   readonly trust: readonly TrustSetting[]
@@ -63,6 +65,20 @@ export interface GitHubAppSettings {
   readonly renewBefore: number
   /** Anyone on this machine may ask. */
   readonly open: boolean
+}
+
+/** Where the message broker is, and what it may ask for. */
+export interface AmqpSettings {
+  /** `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://` for TLS. */
+  readonly url: string
+  /** How the password is sent (SASL). */
+  readonly mechanism: 'PLAIN' | 'AMQPLAIN'
+  /** File with the certificates that TLS trusts; undefined: those of Node.js. */
+  readonly ca?: string
+  /** Requests that are worked on at once. */
+  readonly prefetch: number
+  /** Do answers to `get` hold access tokens? */
+  readonly exposeTokens: boolean
 }
 
 /** Objects in a folder of this machine. */
@@ -318,6 +334,38 @@ export const SERVER_SETTINGS = {
     defaultWords: 'sqlite:DATA/timone.db',
     sentence:
       'Where locks are kept: sqlite:PATH, for one server, or postgres://USER:PASSWORD@HOST:PORT/NAME.',
+  },
+  'amqp.url': {
+    type: 'secret',
+    env: 'TIMONE_AMQP_URL',
+    defaultWords: 'none: users are not served over AMQP',
+    sentence:
+      'Message broker whose queue of requests for users is answered: amqp://USER:PASSWORD@HOST:PORT/VHOST, or amqps:// for TLS.',
+  },
+  'amqp.mechanism': {
+    type: 'choice',
+    env: 'TIMONE_AMQP_MECHANISM',
+    default: 'PLAIN',
+    choices: { PLAIN: 'PLAIN', AMQPLAIN: 'AMQPLAIN' },
+    sentence: 'How the broker is told the password: PLAIN or AMQPLAIN.',
+  },
+  'amqp.ca': {
+    type: 'path',
+    env: 'TIMONE_AMQP_CA',
+    defaultWords: 'those of Node.js',
+    sentence: 'File with the certificates (PEM) that the broker is trusted by, with amqps://.',
+  },
+  'amqp.prefetch': {
+    type: 'integer',
+    env: 'TIMONE_AMQP_PREFETCH',
+    default: '16',
+    sentence: 'Requests from the broker that are worked on at once, 1 to 1000.',
+  },
+  'amqp.expose_tokens': {
+    type: 'boolean',
+    env: 'TIMONE_AMQP_EXPOSE_TOKENS',
+    default: 'false',
+    sentence: 'Put the access tokens of users into answers over AMQP, for everybody who may ask there.',
   },
   'storage.driver': {
     type: 'choice',
