@@ -23,6 +23,7 @@ export type ErrorCode =
   | 'malformed'
   | 'no_such_bucket'
   | 'no_such_upload'
+  | 'not_acceptable'
   | 'not_found'
   | 'precondition_failed'
   | 'proxy'

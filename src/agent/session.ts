@@ -71,6 +71,7 @@ const WIRE_CODES: Record<ErrorCode, number> = {
   malformed: 400,
   no_such_bucket: 404,
   no_such_upload: 404,
+  not_acceptable: 404,
   not_found: 404,
   precondition_failed: 412,
   proxy: 502,

@@ -8,6 +8,8 @@ import type { ServeIo } from './serve.ts'
 
 /** The answers to the message broker, and the notifications; does nothing where no broker is set. */
 export interface IdentService {
+  /** Users were changed elsewhere in this process. */
+  changed(): void
   close(): Promise<void>
 }
 
@@ -29,7 +31,7 @@ export async function startIdent(
   io: ServeIo,
 ): Promise<IdentService | undefined> {
   const { settings, database, box, logger, lost } = options
-  if (settings.amqp === undefined) return { close: async () => {} }
+  if (settings.amqp === undefined) return { changed: () => {}, close: async () => {} }
   // Loaded only where they are used.
   const [{ startAmqp }, { Ident }, { createRpc }, { Outbox }] = await Promise.all([
     import('../identity/amqp.ts'),
@@ -51,6 +53,7 @@ export async function startIdent(
     outbox = new Outbox({ db: database.db, publish, report: report('notifications are not sent yet') })
     logger.info({ host: new URL(settings.amqp.url).host }, 'answers requests from the message broker')
     return {
+      changed: () => outbox?.nudge(),
       close: async () => {
         await amqp.drain()
         await outbox?.stop()

@@ -89,6 +89,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     requestsPerMinute: settings.requestsPerMinute,
     metricsToken: settings.metricsToken,
     leases: await openLeases(settings),
+    usersChanged: () => ident?.changed(),
     logger,
   })
   const both = {

@@ -6,18 +6,20 @@ import type { Schema } from '../database/schema.ts'
 import { DeviceCodes } from './device-codes.ts'
 import { DEVICE_CODE, deviceGrant, deviceRoutes } from './device-routes.ts'
 import { type Grant, Grants } from './grants.ts'
+import { Ident } from './ident.ts'
 import type { IdentityEnv } from './identity-env.ts'
 import { IssuedTokens } from './issued-tokens.ts'
 import { loginRoutes } from './login-routes.ts'
 import { type LoginSettings, OidcLogin } from './oidc-login.ts'
 import { OpaqueTokens } from './opaque-tokens.ts'
-import { IssuedPrincipals, OpaqueTokenCheck } from './principals.ts'
+import { IssuedPrincipals, OpaqueTokenCheck, principalOf } from './principals.ts'
 import { Sessions } from './sessions.ts'
 import { type KeyAlgorithm, SigningKeys } from './signing-keys.ts'
 import { type TokenGrant, tokenRoutes } from './token-endpoint.ts'
 import { exchangeToken, TOKEN_EXCHANGE } from './token-exchange.ts'
 import { Trust } from './trust.ts'
 import type { TrustRule } from './trust-rules.ts'
+import { userRoutes } from './user-routes.ts'
 import { Users } from './users.ts'
 import { whoAmIRoutes } from './who-am-i.ts'
 
@@ -39,6 +41,8 @@ export interface IdentityOptions extends IdentitySettings {
   secretKeys: readonly string[]
   /** Whose identity tokens are exchanged; none: nobody's. */
   trust?: readonly TrustRule[] | undefined
+  /** Called after users were changed by request. */
+  usersChanged?: (() => void) | undefined
   /** Milliseconds since the epoch. */
   now?: () => number
 }
@@ -65,7 +69,8 @@ export function createIdentity(options: IdentityOptions): Identity {
   const users = new Users(db, now)
   const grants = new Grants(db, options.grants, now)
   const principals = new IssuedPrincipals(grants, now)
-  const keys = new SigningKeys(db, new SecretBox(secretKeys), now)
+  const box = new SecretBox(secretKeys)
+  const keys = new SigningKeys(db, box, now)
   const issued = new IssuedTokens({
     db,
     url,
@@ -111,6 +116,8 @@ export function createIdentity(options: IdentityOptions): Identity {
         app.route('/', loginRoutes({ login, sessions, users, grants, url }))
         app.route('/', deviceRoutes({ codes, sessions, url }))
       }
+      const ident = new Ident({ db, box, changed: options.usersChanged ?? (() => {}), now })
+      app.route('/', userRoutes({ ident, identify: (header) => principalOf(header, { tokens, users }) }))
       app.route('/', whoAmIRoutes({ tokens, users, url, now }))
       return app
     },

@@ -49,6 +49,7 @@ const RULES: Record<ErrorCode, Rule> = {
   malformed: { status: 400 },
   no_such_bucket: BROKEN,
   no_such_upload: { status: 404 },
+  not_acceptable: { status: 406 },
   not_found: { status: 404 },
   precondition_failed: { status: 412 },
   proxy: BROKEN,

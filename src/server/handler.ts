@@ -64,6 +64,8 @@ export interface HandlerOptions {
   trust?: readonly TrustRule[]
   /** Whose credentials are handed out beside those of the store. */
   leases?: LeaseSettings | undefined
+  /** Called after users were changed by request. */
+  usersChanged?: (() => void) | undefined
   logger: Logger
   /** What is worked on at once on JSON routes. */
   load?: LoadLimits
