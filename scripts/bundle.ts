@@ -8,11 +8,12 @@ const MINIMUM: [major: number, minor: number] = [24, 5]
 /**
  * dist/timone.js has three parts. The first is the agent, plain code. The others are in comment lines: V8 skips those
  * far faster than it parses code, and git-lfs waits for eight starts of the agent, one after another. The second is
- * everything else, the third what push, pull and fetch need of it, in a seventh of the size.
+ * everything else, the third what push, pull and fetch need of it, in a seventh of the size. Lines of the code may begin
+ * with dashes too, as those of PEM files: so a divider says whose it is.
  */
 const DIVIDERS = {
-  program: '//--- everything but the agent, compiled when it is needed ---',
-  'transfer-program': '//--- push, pull and fetch, compiled when they are needed ---',
+  program: '//--- timone: everything but the agent, compiled when it is needed ---',
+  'transfer-program': '//--- timone: push, pull and fetch, compiled when they are needed ---',
 }
 
 /**
@@ -31,7 +32,7 @@ function timonePart(divider) {
   var file = typeof __filename === "string" ? __filename : process.argv[1];
   var text = require("node:fs").readFileSync(file, "utf8");
   var start = text.lastIndexOf("\\n" + divider + "\\n") + divider.length + 2;
-  var end = text.indexOf("\\n//---", start);
+  var end = text.indexOf("\\n//--- timone: ", start);
   var code = text.slice(start, end < 0 ? text.length : end).replace(/^\\/\\//gm, "");
   var vm = require("node:vm");
   var module = { exports: {} };

@@ -84,7 +84,7 @@ describe(`kill -9 at random points, ${ROUNDS} rounds`, () => {
       }
     }
     await ended
-    await vi.waitUntil(async () => (await agentsOf(world)).length === 0, { timeout: 3000, interval: 20 })
+    await vi.waitUntil(async () => (await agentsOf(world)).length === 0, { timeout: 15_000, interval: 20 })
     const all: string[] = [first.said()]
     for (let tries = 1; tries < TRIES; tries++) {
       const again = start(cwd, args)
