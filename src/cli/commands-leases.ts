@@ -26,3 +26,37 @@ export function addSecrets(root: Command, io: Io, done: Done): void {
     ['timone secrets rotate --config /etc/timone.toml', 'after a new key came to the front of secrets.keys'],
   ])
 }
+
+/** `timone import tokenstore`. */
+export function addImportTokenstore(root: Command, io: Io, done: Done): void {
+  const above =
+    root.commands.find((command) => command.name() === 'import') ??
+    root
+      .command('import')
+      .summary('take over what an earlier system holds')
+      .description('Takes over what an earlier system holds. Nothing is written until you say --yes.')
+  const command = above
+    .command('tokenstore')
+    .summary('take over refresh tokens of tokenstore')
+    .description(
+      'Takes over the refresh tokens in a database of tokenstore. Stop tokenstore first, for a provider that rotates takes ' +
+        'two users of one token for theft. Its CRYPTOKEY must be among secrets.keys, its providers in the settings.',
+    )
+    .argument('<database>', 'a SQLite file, or postgres://USER:PASSWORD@HOST:PORT/NAME')
+    .option('--issuer <url>', 'where its users signed in: the issuer of its OIDC provider')
+    .option('--yes', 'write; without it, only say what would be done')
+    .option('--config <file>', "the server's TOML file")
+    .option('--data <dir>', "the server's data folder (default: ./timone-data)")
+    .option('--json', 'print as JSON')
+    .action(async (database: string, options) => {
+      const { importTokenstore } = await import('./import-tokenstore.ts')
+      done(await importTokenstore(database, options, io))
+    })
+  examples(command, [
+    [
+      'timone import tokenstore old.db --issuer https://idp.example --config /etc/timone.toml',
+      'what would be done?',
+    ],
+    ['timone import tokenstore old.db --issuer https://idp.example --config /etc/timone.toml --yes', 'do it'],
+  ])
+}

@@ -2,7 +2,7 @@ import { Argument, Command, Option } from 'commander'
 import { VERSION } from '../version.ts'
 import { type Done, examples } from './command-help.ts'
 import { addDoctor } from './commands-doctor.ts'
-import { addSecrets } from './commands-leases.ts'
+import { addImportTokenstore, addSecrets } from './commands-leases.ts'
 import { addPeople } from './commands-people.ts'
 import { addSignIn } from './commands-sign-in.ts'
 import { addGitLfsAuthenticate } from './commands-ssh.ts'
@@ -53,6 +53,7 @@ export function commandTree(io: Io, done: Done): Command {
   addUploads(root, io, done)
   addUsage(root, io, done)
   addSecrets(root, io, done)
+  addImportTokenstore(root, io, done)
   addConfig(root, io, done)
   addCache(root, io, done)
   addCompletion(root, io, done)

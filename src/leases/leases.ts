@@ -39,7 +39,12 @@ export interface Leases {
   readonly broker: LeaseBroker
   readonly store: LeaseStore
   routes(): Hono<LeaseEnv>
+  /** Renews what nobody has used for a day, every hour, until the function that it gives is called. */
+  keepAlive(report: (failed: { source: string; error: unknown }) => void): () => void
 }
+
+const HOUR = 3600 * 1000
+const DAY = 24 * HOUR
 
 /** Puts the room together. @throws {TimoneError} `config` for a malformed key */
 export function createLeases(options: LeasesOptions): Leases {
@@ -66,6 +71,18 @@ export function createLeases(options: LeasesOptions): Leases {
   return {
     broker,
     store,
+    keepAlive: (report) => {
+      const timer = setInterval(() => {
+        broker.renewUnused(DAY).then(
+          ({ failures }) => {
+            for (const { key, error } of failures) report({ source: key.source, error })
+          },
+          (error: unknown) => report({ source: '', error }),
+        )
+      }, HOUR)
+      timer.unref()
+      return () => clearInterval(timer)
+    },
     routes: () => {
       const app = new Hono<LeaseEnv>()
       for (const path of ['/api/health', '/api/_health'])

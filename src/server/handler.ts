@@ -103,10 +103,14 @@ export function createHandler(
     (options.githubUsers?.repositories.length ?? 0) === 0
       ? undefined
       : new GithubUsers({ ...(options.githubUsers as GithubUsersOptions), now })
+  const leases = createLeases({ ...options, ...options.leases, tokens, now })
+  leases.keepAlive(({ source, error }) =>
+    logger.warn({ source, ...errorFields(error) }, 'cannot renew a lease'),
+  )
   const app = createApp({
     ...buildRooms(options, urls, tokens, now, github),
     identity: identity.routes(tokens),
-    leases: createLeases({ ...options, ...options.leases, tokens, now }).routes(),
+    leases: leases.routes(),
     ready: createReadiness(
       { storage: store, database: options.database },
       { report: (check, error) => logger.warn({ check, ...errorFields(error) }, 'not ready'), now },
