@@ -21,6 +21,7 @@ export type ErrorCode =
   | 'invalid'
   | 'lease_broken'
   | 'malformed'
+  | 'method_not_allowed'
   | 'no_such_bucket'
   | 'no_such_upload'
   | 'not_acceptable'

@@ -69,6 +69,7 @@ const WIRE_CODES: Record<ErrorCode, number> = {
   invalid: 422,
   lease_broken: 400,
   malformed: 400,
+  method_not_allowed: 405,
   no_such_bucket: 404,
   no_such_upload: 404,
   not_acceptable: 404,

@@ -297,8 +297,18 @@ function addToken(root: Command, io: Io, done: Done): void {
         'what it opens, lfs:<org>/<repo>:<r|rw>, where a name may be *; may be repeated (default: every repository)',
         (scope: string, scopes: string[] | undefined) => [...(scopes ?? []), scope],
       )
-      .option('--expires <time>', 'how long it is good: 3600, 90m, 12h, 30d (default: for ever)'),
+      .option('--expires <time>', 'how long it is good: 3600, 90m, 12h, 30d (default: for ever)')
+      .option(
+        '--client <origin>',
+        'a remoteStorage app that the token is for; scopes then read <module>:<r|rw>',
+      ),
   ).action(async (options) => {
+    if (options.client !== undefined) {
+      const { createAppToken } = await import('./app-token.ts')
+      return done(
+        await createAppToken({ ...options, client: options.client, json: options.json ?? false }, io),
+      )
+    }
     const { createToken } = await import('./token.ts')
     done(await createToken({ ...options, json: options.json ?? false }, io))
   })
@@ -308,6 +318,10 @@ function addToken(root: Command, io: Io, done: Done): void {
       'bob may push to foo/bar for a month',
     ],
     ['timone token create --user ci --scope "lfs:foo/*:r" --expires 1h', 'a runner may fetch all of foo'],
+    [
+      'timone token create --user bob --client https://app.example --scope photos:rw',
+      "an app may use the photos in bob's storage",
+    ],
   ])
 
   const inspect = secret(

@@ -90,6 +90,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     metricsToken: settings.metricsToken,
     leases: await openLeases(settings),
     usersChanged: () => ident?.changed(),
+    remoteStorage: settings.remoteStorage,
     logger,
   })
   const both = {

@@ -81,6 +81,7 @@ export function buildSettings({ values, sources, providers }: ResolvedSettings):
     signing: must(values, 'auth.signing') as ServerSettings['signing'],
     quota: must(values, 'lfs.quota'),
     ...buildAmqp(values),
+    ...buildRemoteStorage(values),
     ...(values['metrics.token'] === undefined ? {} : { metricsToken: values['metrics.token'] }),
     requestsPerMinute: atLeastZero(must(values, 'limits.requests_per_minute')),
     ...buildGitHub(values, listen, url),
@@ -136,6 +137,16 @@ function buildGitHub(
   }
   const apps = ids.map((id, index) => Object.freeze({ id, privateKey: keys[index] as string }))
   return { ...github, githubApp: Object.freeze({ apps: Object.freeze(apps), renewBefore, open }) }
+}
+
+function buildRemoteStorage(values: ResolvedSettings['values']): Pick<ServerSettings, 'remoteStorage'> {
+  const root = values['remotestorage.root']
+  if (root === undefined) return {}
+  const large = must(values, 'remotestorage.large')
+  if (large < 1024 || large > 16 * 2 ** 20) {
+    throw new TimoneError('config', 'TIMONE_REMOTESTORAGE_LARGE must be 1k to 16m')
+  }
+  return { remoteStorage: Object.freeze({ root, large, quota: must(values, 'remotestorage.quota') }) }
 }
 
 function buildS3(values: ResolvedSettings['values']): ServerSettings['storage'] {

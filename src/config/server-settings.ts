@@ -44,6 +44,8 @@ export interface ServerSettings {
   readonly providers: readonly ProviderSettings[]
   /** Where browsers may be sent back to from there. */
   readonly returnOrigins: readonly string[]
+  /** Undefined: no storage for users. */
+  readonly remoteStorage?: RemoteStorageSettings
   readonly storage: FileStorageSettings | S3StorageSettings
   /** `sqlite:` and an absolute path, or `postgres://…`, which may hold a password. */
   readonly databaseUrl: string
@@ -79,6 +81,16 @@ export interface AmqpSettings {
   readonly prefetch: number
   /** Do answers to `get` hold access tokens? */
   readonly exposeTokens: boolean
+}
+
+/** Storage of users for their apps. */
+export interface RemoteStorageSettings {
+  /** Absolute path. */
+  readonly root: string
+  /** Documents of this many bytes and more are objects of Git LFS. */
+  readonly large: number
+  /** Bytes of each user. */
+  readonly quota: number
 }
 
 /** Objects in a folder of this machine. */
@@ -265,6 +277,24 @@ export const SERVER_SETTINGS = {
     default: '0',
     sentence:
       'Requests a minute, for Batch and locks, that each user may make (and all who did not sign in, together); 0: no limit.',
+  },
+  'remotestorage.root': {
+    type: 'path',
+    env: 'TIMONE_REMOTESTORAGE_ROOT',
+    defaultWords: 'none: no remoteStorage',
+    sentence: "Folder of users' storage for remoteStorage apps, one Git repository for each user.",
+  },
+  'remotestorage.large': {
+    type: 'bytes',
+    env: 'TIMONE_REMOTESTORAGE_LARGE',
+    default: '1m',
+    sentence: 'Size from which a document is kept as an object of Git LFS, 1k to 16m.',
+  },
+  'remotestorage.quota': {
+    type: 'bytes',
+    env: 'TIMONE_REMOTESTORAGE_QUOTA',
+    default: '1g',
+    sentence: 'Bytes that the documents of one user may have together, unless the user has another quota.',
   },
   'metrics.token': {
     type: 'secret',

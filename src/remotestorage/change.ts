@@ -3,7 +3,7 @@ import { TimoneError } from '../errors.ts'
 import type { DocumentFacts } from './document-line.ts'
 import { documentEntry, type Entry, Folder, factsOf, isFolder, makeEntry, oidOf } from './folder.ts'
 import { makeObject, type NewObject } from './loose-objects.ts'
-import { LFS_CONFIG, toGitName } from './names.ts'
+import { toGitName } from './names.ts'
 
 /** What must hold of the document before it is changed; entity tags with their quotes (RFC 9110, section 13.1). */
 export interface Preconditions {
@@ -20,8 +20,6 @@ export interface Change extends Preconditions {
   readonly content?: {
     readonly blob: NewObject
     readonly facts: DocumentFacts
-    /** `.lfsconfig` of the root, which a large document needs. */
-    readonly lfsConfig?: NewObject
   }
   /** Largest sum of bytes of all documents. */
   readonly quota: number
@@ -115,10 +113,6 @@ export async function applyChange(
     const own = parents[depth - 1] as string
     const place = makeEntry(own, writer.write(folder), undefined, true)
     folder = folder.isEmpty ? above.without(place.key) : above.with(place)
-  }
-  if (content?.lfsConfig !== undefined) {
-    writer.add(content.lfsConfig)
-    folder = folder.with(makeEntry(LFS_CONFIG, content.lfsConfig.oid, undefined))
   }
   const tree = writer.write(folder)
   const { objects, folders } = writer

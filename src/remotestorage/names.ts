@@ -77,8 +77,7 @@ export function fromGitName(name: string): string {
   return name.startsWith('%') ? name.slice(1).replaceAll('%5C', '\\').replaceAll('%25', '%') : name
 }
 
-/** Files that Git and git-lfs need in a tree; no document can have these names. */
+/** The file of a tree that says what is not in its blobs; no document can have this name. */
 const ATTRIBUTES = '.gitattributes'
-const LFS_CONFIG = '.lfsconfig'
 
-export { ATTRIBUTES, LFS_CONFIG }
+export { ATTRIBUTES }

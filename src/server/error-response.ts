@@ -47,6 +47,7 @@ const RULES: Record<ErrorCode, Rule> = {
   invalid: { status: 422 },
   lease_broken: { status: 400 },
   malformed: { status: 400 },
+  method_not_allowed: { status: 405 },
   no_such_bucket: BROKEN,
   no_such_upload: { status: 404 },
   not_acceptable: { status: 406 },
@@ -87,8 +88,11 @@ export function problemOf(error: unknown, path = ''): Problem {
   const headers: Record<string, string> = {}
   if (rule.status === 401) {
     // LFS-Authenticate is git-lfs's own (docs/api/authentication.md); the other is HTTP's (RFC 9110, section 11.6.1).
-    headers['LFS-Authenticate'] = 'Basic realm="timone"'
-    headers['WWW-Authenticate'] = 'Basic realm="timone"'
+    if (path.startsWith('/storage/')) headers['WWW-Authenticate'] = 'Bearer realm="timone"'
+    else {
+      headers['LFS-Authenticate'] = 'Basic realm="timone"'
+      headers['WWW-Authenticate'] = 'Basic realm="timone"'
+    }
   }
   if (rule.status === 429 || rule.status === 503) {
     const wait = (error instanceof TimoneError ? error.retryAfter : undefined) ?? RETRY_AFTER

@@ -32,8 +32,11 @@ import { createMetrics } from './metrics.ts'
 import { admitToMetrics } from './metrics-route.ts'
 import { createObjectRoute, isObjectPath } from './object-route.ts'
 import { announcedLength, readBody } from './read-body.ts'
+import { createRemoteStorage, type RemoteStorageOptions } from './remotestorage.ts'
 import { type RequestRecord, recordRequest } from './request-record.ts'
 import { parseTarget } from './request-target.ts'
+import { setStorageHeaders } from './storage-headers.ts'
+import { isStorageTarget, rawPath } from './storage-route.ts'
 
 export interface HandlerOptions {
   store: ObjectStore
@@ -66,6 +69,8 @@ export interface HandlerOptions {
   leases?: LeaseSettings | undefined
   /** Called after users were changed by request. */
   usersChanged?: (() => void) | undefined
+  /** Storage of users for their apps; undefined: there is none. */
+  remoteStorage?: RemoteStorageOptions | undefined
   logger: Logger
   /** What is worked on at once on JSON routes. */
   load?: LoadLimits
@@ -128,6 +133,13 @@ export function createHandler(
     { hostname: 'localhost' },
   )
   const answerObject = createObjectRoute({ store, urls, idleTimeout: limits.idle })
+  const prefix = options.s3?.site.prefix ?? ''
+  const answerStorage =
+    options.remoteStorage &&
+    createRemoteStorage(options.remoteStorage, {
+      ...{ database: options.database, store, prefix, now },
+      idleTimeout: limits.idle,
+    })
   const users = new LoadGate(options.load ?? LOAD)
   const strangers = new LoadGate(LOAD_OF_STRANGERS)
   /** Decided before a byte of the body is read, so that only who signed in can use up what is there for them. */
@@ -167,7 +179,10 @@ export function createHandler(
   }
 
   return (request, response) => {
-    const target = parseTarget(request.url ?? '')
+    const raw = request.url ?? ''
+    const isStorage = answerStorage !== undefined && isStorageTarget(raw)
+    // The storage reads its path itself: a name may be what other routes refuse, and folders end with a slash.
+    const target = isStorage ? { path: rawPath(raw), query: new URLSearchParams() } : parseTarget(raw)
     const record = recordRequest(logger, request, response, target)
     metrics.observe(request, response, target)
     const fail = (error: unknown): void => {
@@ -177,6 +192,14 @@ export function createHandler(
       sendProblem(response, problem, record)
     }
     if (target === undefined) return fail(new TimoneError('not_found', 'not found'))
+    if (isStorage) {
+      response.setHeader('X-Request-Id', record.id)
+      setStorageHeaders(request, response)
+      answerStorage(request, response, target.path).catch((error: unknown) => {
+        if (!response.destroyed) fail(error)
+      })
+      return
+    }
     if (isObjectPath(target.path)) {
       response.setHeader('X-Request-Id', record.id)
       answerObject(request, response, target).catch((error: unknown) => {

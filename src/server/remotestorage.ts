@@ -1,0 +1,49 @@
+import { join } from 'node:path'
+import type { Database } from '../database/connect.ts'
+import { OpaqueTokens } from '../identity/opaque-tokens.ts'
+import { Users } from '../identity/users.ts'
+import { Doorkeeper } from '../remotestorage/admission.ts'
+import { FailureLimit } from '../remotestorage/failure-limit.ts'
+import { Reception } from '../remotestorage/incoming.ts'
+import { LargeDocuments } from '../remotestorage/large-documents.ts'
+import { Spaces } from '../remotestorage/spaces.ts'
+import { Storage } from '../remotestorage/storage.ts'
+import type { ObjectStore } from '../storage/object-store.ts'
+import { createStorageRoute } from './storage-route.ts'
+
+/** What the operator says of users' storage. */
+export interface RemoteStorageOptions {
+  /** Absolute path of the folder with the users' repositories. */
+  root: string
+  /** Documents of this many bytes and more are objects of Git LFS. */
+  large: number
+  /** Bytes that each user may have whose own quota says nothing. */
+  quota: number
+}
+
+/** Puts the rooms of users' storage together, and gives what answers their requests. */
+export function createRemoteStorage(
+  options: RemoteStorageOptions,
+  server: {
+    database: Database
+    store: ObjectStore
+    prefix: string
+    idleTimeout: number
+    now: () => number
+  },
+) {
+  const { root, quota } = options
+  const { database, store, prefix, idleTimeout, now } = server
+  const users = new Users(database.db, now)
+  const spaces = new Spaces({ root, now })
+  const storage = new Storage({
+    spaces,
+    reception: new Reception(join(root, '.incoming'), options.large),
+    large: new LargeDocuments(store, prefix),
+    quota,
+    now,
+  })
+  const tokens = new OpaqueTokens(database.db, now)
+  const doorkeeper = new Doorkeeper(tokens, users, new FailureLimit(now))
+  return createStorageRoute({ storage, doorkeeper, idleTimeout })
+}
