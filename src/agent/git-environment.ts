@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { lstat, readFile } from 'node:fs/promises'
 import { dirname, isAbsolute, join, resolve } from 'node:path'
 import { getCACertificates } from 'node:tls'
 import type { ConnectionSettings } from '../access/http-client.ts'
@@ -24,6 +24,26 @@ export class GitEnvironment {
 
   constructor(options: GitEnvironmentOptions) {
     this.#options = options
+  }
+
+  get cwd(): string {
+    return this.#options.cwd
+  }
+
+  get env(): NodeJS.ProcessEnv {
+    return this.#options.env
+  }
+
+  /** What the repository's `.lfsconfig` says, of the work tree or else of HEAD; anything may be in there. */
+  async repositoryEntries(): Promise<readonly ConfigEntry[]> {
+    // Includes would let a repository read files of this machine.
+    const list = ['config', '--list', '-z', '--no-includes']
+    // 128: a bare repository, or no such blob.
+    const top = (await this.#git(['rev-parse', '--show-toplevel'], [0, 128])).replace(/\r?\n$/, '')
+    const file = join(top, '.lfsconfig')
+    const found = top === '' ? undefined : await lstat(file).catch(() => undefined)
+    const from = found?.isFile() === true ? ['--file', file] : ['--blob', 'HEAD:.lfsconfig']
+    return parseConfigEntries(await this.#git([...list, ...from], [0, 1, 128]))
   }
 
   /** The whole configuration: key (section and name in lower case) to its last value. */

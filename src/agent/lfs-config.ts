@@ -14,6 +14,12 @@ const SAFE_KEYS: ReadonlySet<string> = new Set([
   'lfs.pushurl',
   'lfs.skipdownloaderrors',
   'lfs.url',
+  // Where objects are without a server that speaks Batch; which credentials are used there is never a repository's choice.
+  'timone.bucket',
+  'timone.endpoint',
+  'timone.prefix',
+  'timone.region',
+  'timone.url',
 ])
 
 /** True for a key that counts in `.lfsconfig`. */

@@ -19,6 +19,7 @@ import { ResumeStore, type UploadState } from './resume-store.ts'
 import { S3Access, type S3AccessOptions } from './s3-access.ts'
 import type { Transfer } from './session.ts'
 import { Slots } from './slots.ts'
+import { Standalone, storedSize } from './standalone.ts'
 import { StreamGovernors } from './stream-governor.ts'
 import { uploadObject } from './upload.ts'
 import { UrlAccess } from './url-access.ts'
@@ -82,6 +83,7 @@ export interface Transfers {
  */
 export async function openTransfers(options: TransfersOptions): Promise<Transfers> {
   const { git, log } = options
+  let standalone: Standalone | undefined
   const settings = options.settings(await git.config())
   const bandwidth = settings.maxBandwidth > 0 ? new Bandwidth(settings.maxBandwidth) : undefined
   const http = new HttpClient((origin) => git.connectionSettings(origin), {}, bandwidth)
@@ -114,14 +116,36 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     return known
   }
 
+  let bucket: { access: ObjectAccess; endpoint: string } | undefined
+  /** The way to a bucket without a server: the store itself is asked whether an object is there. */
+  const bucketAccess = async (signal: AbortSignal): Promise<ObjectAccess> => {
+    standalone ??= new Standalone({ git, send })
+    const way = await standalone.way(signal)
+    if (way.kind !== 'bucket') throw new TypeError('a server gives an action')
+    if (bucket !== undefined) return bucket.access
+    const { endpoint } = way
+    const access: ObjectAccess = new S3Access({
+      send,
+      retrier,
+      credentials: way.credentials,
+      log,
+      endpoint,
+      isPresent: async (oid, size, _upload, inner) => (await storedSize(access, oid, size, inner)) === size,
+    })
+    bucket = { access, endpoint }
+    return access
+  }
+
+  /** Without Batch, an action from the server that `timone.url` names; null where there is a bucket alone. */
+  const standaloneAction = async (signal: AbortSignal): Promise<Action | null> => {
+    standalone ??= new Standalone({ git, send })
+    const way = await standalone.way(signal)
+    return way.kind === 'server' ? way.action : null
+  }
+
   const accessFor = async (message: TransferMessage, signal: AbortSignal): Promise<ObjectAccess> => {
     const { action, event } = message
-    if (action === null) {
-      throw new TimoneError(
-        'config',
-        'git-lfs gave no action: set lfs.url to a timone server (timone init URL)',
-      )
-    }
+    if (action === null) return bucketAccess(signal)
     const route = JSON.stringify([action.href, event])
     newest.set(route, action)
     const current = (): Action => newest.get(route) ?? action
@@ -212,16 +236,23 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     const oid = parseOid(given.oid)
     if (!isObjectSize(given.size))
       throw new TimoneError('invalid', 'a size must be a whole number from 0 to 5 TiB')
-    const message =
-      given.action === null
-        ? given
-        : { ...given, action: { ...given.action, href: hrefWithoutPlan(given.action.href) } }
+    const own = given.action === null
+    const action = given.action ?? (await standaloneAction(signal))
+    const message: TransferMessage = {
+      ...given,
+      action: action === null ? null : { ...action, href: hrefWithoutPlan(action.href) },
+    }
     if (message.event === 'download') {
       const path = await cached(oid, message.size, progress, signal)
       if (path !== undefined) return { path, cached: true }
     }
     const access = await accessFor(message, signal)
     if (message.event === 'upload') {
+      // Batch leaves out what is there already; without it we look ourselves.
+      if (own && (await storedSize(access, oid, message.size, signal)) === message.size) {
+        progress.add(message.size)
+        return {}
+      }
       const stored = await upload(oid, message, access, leaveNothing, progress, signal)
       // Only what git-lfs keeps as an object: sharing a file takes the permission to write from it.
       if (message.path !== undefined && storageOfObjectPath(message.path, oid) !== undefined)
@@ -257,6 +288,7 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
   }
   const close = async (): Promise<void> => {
     await cache?.close()
+    await standalone?.close()
     await http.close()
   }
   return { transfer, reopen, isLarge, stats, close }

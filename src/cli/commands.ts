@@ -116,22 +116,27 @@ function addInstall(root: Command, io: Io, done: Done): void {
       .addOption(new Option('--local', 'for this repository only').conflicts(['global', 'system']))
       .addOption(new Option('--system', 'for every user of this machine').conflicts(['global', 'local']))
       .option('--json', 'print what changed as JSON')
-      .action(async (options: { local?: boolean; system?: boolean; json?: boolean }) => {
-        const commands = await import('./install.ts')
-        const scope: ConfigScope = options.local ? 'local' : options.system ? 'system' : 'global'
-        done(await commands[name]({ scope, json: options.json ?? false }, io))
-      })
+      .action(
+        async (options: { local?: boolean; system?: boolean; json?: boolean; standalone?: boolean }) => {
+          const commands = await import('./install.ts')
+          const scope: ConfigScope = options.local ? 'local' : options.system ? 'system' : 'global'
+          const { json = false, standalone = false } = options
+          done(await commands[name]({ scope, json, standalone }, io))
+        },
+      )
   examples(
     add(
       'install',
       'make git-lfs transfer through timone',
       'Writes lfs.customtransfer.timone.* into the git configuration, so that git-lfs starts this very program, by its ' +
         'absolute path, as its transfer agent: also from hooks, graphical clients and CI with another PATH. Changes ' +
-        'nothing when all is in place. Run it again when timone or Node has moved, as after an upgrade.',
-    ),
+        'nothing when all is in place. Run it again when timone or Node has moved, as after an upgrade. ' +
+        'With --standalone git-lfs asks no server: objects go straight to the bucket of git config timone.bucket.',
+    ).option('--standalone', 'without a server: straight to the bucket of timone.bucket'),
     [
       ['timone install', 'for you, in every repository'],
       ['timone install --local', 'in this repository only'],
+      ['timone install --local --standalone', 'in this repository, without a server'],
       ['sudo timone install --system', 'for every user, as on a build machine'],
     ],
   )

@@ -9,7 +9,12 @@ export type ConfigScope = 'global' | 'local' | 'system'
 export interface InstallOptions {
   readonly scope: ConfigScope
   readonly json: boolean
+  /** Without a server: git-lfs hands every object to the agent, and asks nobody. */
+  readonly standalone?: boolean
 }
+
+/** Names the agent that git-lfs hands everything to (git-lfs docs/custom-transfers.md, "Using a Custom Transfer Type without the API server"). */
+const STANDALONE = 'lfs.standalonetransferagent'
 
 /** One key that was written or removed. */
 interface Change {
@@ -27,13 +32,17 @@ const SECTION = 'lfs.customtransfer.timone'
  * `timone install`: tells git-lfs to use this program for transfers. Writes only what differs.
  * @throws {TimoneError} `config` outside a repository with `local`, or when git cannot write its file
  */
-export async function install({ scope, json }: InstallOptions, io: Io): Promise<number> {
+export async function install({ scope, json, standalone }: InstallOptions, io: Io): Promise<number> {
   const program = io.program ?? (await (await import('./program-location.ts')).programLocation())
   const { path, args } = agentCommand(program)
   await checkScope(scope, io)
   const changes: Change[] = []
-  for (const [name, value] of Object.entries({ path, args, concurrent: 'true' })) {
-    const key = `${SECTION}.${name}`
+  const wanted = Object.entries({ path, args, concurrent: 'true' }).map(([name, value]) => [
+    `${SECTION}.${name}`,
+    value,
+  ])
+  if (standalone === true) wanted.push([STANDALONE, 'timone'])
+  for (const [key, value] of wanted as [string, string][]) {
     const values = await valuesOf(key, scope, io)
     if (values.length === 1 && values[0] === value) continue
     await write(['--replace-all', key, value], scope, io)
@@ -62,6 +71,11 @@ export async function uninstall({ scope, json }: InstallOptions, io: Io): Promis
     if (values.length === 0) continue
     await write(['--unset-all', key], scope, io)
     changes.push({ key, value: undefined, was: values.at(-1) })
+  }
+  const agents = await valuesOf(STANDALONE, scope, io)
+  if (agents.length > 0 && agents.every((value) => value === 'timone')) {
+    await write(['--unset-all', STANDALONE], scope, io)
+    changes.push({ key: STANDALONE, value: undefined, was: 'timone' })
   }
   report(io, json, scope, changes, 'uninstalled', 'not installed')
   return 0
