@@ -2,6 +2,7 @@ import { Argument, Command, Option } from 'commander'
 import { VERSION } from '../version.ts'
 import { type Done, examples } from './command-help.ts'
 import { addDoctor } from './commands-doctor.ts'
+import { addAuditTrail } from './commands-identity.ts'
 import { addImportTokenstore, addSecrets } from './commands-leases.ts'
 import { addPeople } from './commands-people.ts'
 import { addSignIn } from './commands-sign-in.ts'
@@ -49,6 +50,7 @@ export function commandTree(io: Io, done: Done): Command {
   addDoctor(root, io, done)
   addToken(root, io, done)
   addPeople(root, io, done)
+  addAuditTrail(root, io, done)
   addGitLfsAuthenticate(root, io, done)
   addUploads(root, io, done)
   addUsage(root, io, done)

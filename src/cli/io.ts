@@ -25,6 +25,11 @@ export function printJson(io: Io, value: unknown): void {
   print(io, JSON.stringify(value, null, 2))
 }
 
+/** Text without anything that a terminal would obey, and on one line. */
+export function clean(text: string): string {
+  return text.replace(/\p{Cc}+/gu, ' ')
+}
+
 /** Says something about the data, on stderr. */
 export function say(io: Io, ...lines: readonly string[]): void {
   io.stderr.write(lines.map((line) => `timone: ${line}\n`).join(''))

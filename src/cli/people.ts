@@ -1,17 +1,10 @@
 import { userInfo } from 'node:os'
-import { readSettings } from '../config/load-settings.ts'
-import { connect } from '../database/connect.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import { checkGrant, Grants } from '../identity/grants.ts'
 import { OpaqueTokens } from '../identity/opaque-tokens.ts'
 import { type User, Users } from '../identity/users.ts'
-import { type Io, print, printJson, say } from './io.ts'
-
-export interface OperatorOptions {
-  readonly config?: string | undefined
-  readonly data?: string | undefined
-  readonly json?: boolean | undefined
-}
+import { clean, type Io, print, printJson, say } from './io.ts'
+import { type OperatorOptions, withDatabase } from './operator-database.ts'
 
 interface Office {
   users: Users
@@ -165,28 +158,17 @@ async function atOffice(
   io: Io,
   work: (office: Office) => Promise<number>,
 ): Promise<number> {
-  const from = { flags: { data: options.data }, configFile: options.config, env: io.env, cwd: io.cwd }
-  const { settings } = await readSettings(from)
-  const database = await connect(settings.databaseUrl)
   try {
-    const { db } = database
-    const fixed = settings.grants.map(checkGrant)
-    const office = {
-      users: new Users(db),
-      grants: new Grants(db, fixed),
-      tokens: new OpaqueTokens(db),
-      actor: userInfo().username,
-    }
-    return await work(office)
+    return await withDatabase(options, io, ({ db }, settings) =>
+      work({
+        users: new Users(db),
+        grants: new Grants(db, settings.grants.map(checkGrant)),
+        tokens: new OpaqueTokens(db),
+        actor: userInfo().username,
+      }),
+    )
   } catch (error) {
     if (isTimoneError(error, 'invalid')) throw new TimoneError('config', error.message, { cause: error })
     throw error
-  } finally {
-    await database.close()
   }
-}
-
-/** Nothing that a terminal would obey. */
-function clean(text: string): string {
-  return text.replace(/\p{Cc}+/gu, ' ')
 }

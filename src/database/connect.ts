@@ -7,6 +7,8 @@ import type { Schema } from './schema.ts'
 /** An open database whose tables are up to date. Each query throws TimoneErrors: `unavailable` when it may work later. */
 export interface Database {
   readonly db: Kysely<Schema>
+  /** Names of the migrations that were missing when it was opened. */
+  readonly migrated: readonly string[]
   /** Throws when the database does not answer; for `/readyz`. @throws {TimoneError} */
   check(): Promise<void>
   /**
@@ -25,8 +27,9 @@ export interface Database {
  */
 export async function connect(url: string): Promise<Database> {
   const db = new Kysely<Schema>({ dialect: await dialectOf(url) })
+  let migrated: string[]
   try {
-    await migrate(db)
+    migrated = await migrate(db)
   } catch (error) {
     await db.destroy()
     if (isTimoneError(error, 'config')) throw error
@@ -37,6 +40,7 @@ export async function connect(url: string): Promise<Database> {
   const locks = url.startsWith('sqlite:') ? new ProcessLocks() : new AdvisoryLocks(url)
   return {
     db,
+    migrated,
     lock: (name, work) => locks.hold(name, work),
     check: async () => {
       await sql`select 1 from lfs_locks limit 1`.execute(db)

@@ -37,11 +37,12 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
  * Brings the tables up to date, in one transaction, while others that start at the same time wait.
  * @throws {TimoneError} `config` when the tables cannot be brought up to date, for example because a newer timone made
  * them; `unavailable` when the database is away.
+ * @returns names of the migrations that were missing
  */
-export async function migrate<S>(db: Kysely<S>, migrations = MIGRATIONS): Promise<void> {
+export async function migrate<S>(db: Kysely<S>, migrations = MIGRATIONS): Promise<string[]> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } })
-  const { error } = await migrator.migrateToLatest()
-  if (error === undefined) return
+  const { error, results = [] } = await migrator.migrateToLatest()
+  if (error === undefined) return results.map(({ migrationName }) => migrationName)
   if (isTimoneError(error, 'unavailable')) throw error
   const reason = error instanceof Error ? error.message : 'unknown reason'
   throw new TimoneError('config', `cannot bring the tables of the database up to date: ${reason}`, {
