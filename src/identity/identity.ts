@@ -8,6 +8,7 @@ import { DEVICE_CODE, deviceGrant, deviceRoutes } from './device-routes.ts'
 import { type Grant, Grants } from './grants.ts'
 import { Ident } from './ident.ts'
 import type { IdentityEnv } from './identity-env.ts'
+import { introspectionRoutes } from './introspection.ts'
 import { IssuedTokens } from './issued-tokens.ts'
 import { loginRoutes } from './login-routes.ts'
 import { type LoginSettings, OidcLogin } from './oidc-login.ts'
@@ -116,8 +117,10 @@ export function createIdentity(options: IdentityOptions): Identity {
         app.route('/', loginRoutes({ login, sessions, users, grants, url }))
         app.route('/', deviceRoutes({ codes, sessions, url }))
       }
+      const identify = (header: string | undefined) => principalOf(header, { tokens, users })
+      app.route('/', introspectionRoutes({ tokens: new OpaqueTokens(db, now), identify, url }))
       const ident = new Ident({ db, box, changed: options.usersChanged ?? (() => {}), now })
-      app.route('/', userRoutes({ ident, identify: (header) => principalOf(header, { tokens, users }) }))
+      app.route('/', userRoutes({ ident, identify }))
       app.route('/', whoAmIRoutes({ tokens, users, url, now }))
       return app
     },

@@ -27,6 +27,8 @@ export interface AppOptions extends LfsRoutesOptions, LockRoutesOptions {
   identity: Hono<IdentityEnv>
   stored: (name: ObjectName) => Promise<void>
   ready: () => Promise<Readiness>
+  /** Routes that let apps into users' storage; undefined: there is none. */
+  apps?: Hono<IdentityEnv> | undefined
   /** Routes of the lease broker. */
   leases: Hono<LeaseEnv>
   /** Told of each error before it is answered. */
@@ -69,6 +71,7 @@ export function createApp(options: AppOptions): Hono<AppEnv> {
   })
 
   app.route('/', options.identity)
+  if (options.apps !== undefined) app.route('/', options.apps)
   app.route('/', options.leases)
   app.route('/', lfsRoutes(options))
   app.route('/', lockRoutes(options))

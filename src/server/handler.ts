@@ -32,7 +32,7 @@ import { createMetrics } from './metrics.ts'
 import { admitToMetrics } from './metrics-route.ts'
 import { createObjectRoute, isObjectPath } from './object-route.ts'
 import { announcedLength, readBody } from './read-body.ts'
-import { createRemoteStorage, type RemoteStorageOptions } from './remotestorage.ts'
+import { createAppRoutes, createRemoteStorage, type RemoteStorageOptions } from './remotestorage.ts'
 import { type RequestRecord, recordRequest } from './request-record.ts'
 import { parseTarget } from './request-target.ts'
 import { setStorageHeaders } from './storage-headers.ts'
@@ -114,6 +114,7 @@ export function createHandler(
   )
   const app = createApp({
     ...buildRooms(options, urls, tokens, now, github),
+    apps: options.remoteStorage && createAppRoutes(identity, { url, db: options.database.db, now }),
     identity: identity.routes(tokens),
     leases: leases.routes(),
     ready: createReadiness(

@@ -1,13 +1,19 @@
 import { join } from 'node:path'
+import { Hono } from 'hono'
 import type { Database } from '../database/connect.ts'
+import { recordEvent } from '../identity/events.ts'
+import type { Identity } from '../identity/identity.ts'
+import type { IdentityEnv } from '../identity/identity-env.ts'
 import { OpaqueTokens } from '../identity/opaque-tokens.ts'
 import { Users } from '../identity/users.ts'
 import { Doorkeeper } from '../remotestorage/admission.ts'
+import { codeGrant, consentRoutes } from '../remotestorage/consent-routes.ts'
 import { FailureLimit } from '../remotestorage/failure-limit.ts'
 import { Reception } from '../remotestorage/incoming.ts'
 import { LargeDocuments } from '../remotestorage/large-documents.ts'
 import { Spaces } from '../remotestorage/spaces.ts'
 import { Storage } from '../remotestorage/storage.ts'
+import { webFingerRoutes } from '../remotestorage/web-finger.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
 import { createStorageRoute } from './storage-route.ts'
 
@@ -46,4 +52,16 @@ export function createRemoteStorage(
   const tokens = new OpaqueTokens(database.db, now)
   const doorkeeper = new Doorkeeper(tokens, users, new FailureLimit(now))
   return createStorageRoute({ storage, doorkeeper, idleTimeout })
+}
+
+/** WebFinger, and the page where people let apps in; adds the grant of its codes to the token endpoint. */
+export function createAppRoutes(
+  identity: Identity,
+  { url, db, now }: { url: string; db: Database['db']; now: () => number },
+): Hono<IdentityEnv> {
+  const { users, sessions, opaque: tokens, tokenGrants } = identity
+  tokenGrants.set('authorization_code', codeGrant(tokens))
+  return new Hono<IdentityEnv>()
+    .route('/', webFingerRoutes({ users, url }))
+    .route('/', consentRoutes({ sessions, tokens, record: (event) => recordEvent(db, event, now()) }))
 }
