@@ -3,6 +3,8 @@ import type { Kysely } from 'kysely'
 import { SecretBox } from '../auth/secret-box.ts'
 import type { IssuedTokenCheck, Tokens } from '../auth/tokens.ts'
 import type { Schema } from '../database/schema.ts'
+import { accountRoutes } from './account-routes.ts'
+import type { Connections } from './connections.ts'
 import { DeviceCodes } from './device-codes.ts'
 import { DEVICE_CODE, deviceGrant, deviceRoutes } from './device-routes.ts'
 import { type Grant, Grants } from './grants.ts'
@@ -10,6 +12,7 @@ import { Ident } from './ident.ts'
 import type { IdentityEnv } from './identity-env.ts'
 import { introspectionRoutes } from './introspection.ts'
 import { IssuedTokens } from './issued-tokens.ts'
+import { LinkedIdentities } from './linked-identities.ts'
 import { loginRoutes } from './login-routes.ts'
 import { type LoginSettings, OidcLogin } from './oidc-login.ts'
 import { OpaqueTokens } from './opaque-tokens.ts'
@@ -60,8 +63,8 @@ export interface Identity {
   readonly check: IssuedTokenCheck
   /** Grants of `POST /oauth/token` by their `grant_type`; other rooms add theirs. */
   readonly tokenGrants: Map<string, TokenGrant>
-  /** Routes of this room. `tokens` checks who asks. */
-  routes(tokens: Tokens): Hono<IdentityEnv>
+  /** Routes of this room. `tokens` checks who asks, `connections` are shown on the page of each account. */
+  routes(tokens: Tokens, connections: Connections): Hono<IdentityEnv>
 }
 
 /** Puts the room together. @throws {TimoneError} `config` for a malformed key */
@@ -103,7 +106,7 @@ export function createIdentity(options: IdentityOptions): Identity {
     keys,
     check: issued,
     tokenGrants,
-    routes: (tokens) => {
+    routes: (tokens, connections) => {
       const app = new Hono<IdentityEnv>()
       app.get('/.well-known/jwks.json', async (c) =>
         c.json(await keys.jwks(), 200, { 'Cache-Control': 'public, max-age=300' }),
@@ -116,6 +119,9 @@ export function createIdentity(options: IdentityOptions): Identity {
         const login = new OidcLogin({ ...options.login, url, secret: tokenSecret, now })
         app.route('/', loginRoutes({ login, sessions, users, grants, url }))
         app.route('/', deviceRoutes({ codes, sessions, url }))
+        const identities = new LinkedIdentities(db, now)
+        const opaque = new OpaqueTokens(db, now)
+        app.route('/', accountRoutes({ sessions, identities, tokens: opaque, connections }))
       }
       const identify = (header: string | undefined) => principalOf(header, { tokens, users })
       app.route('/', introspectionRoutes({ tokens: new OpaqueTokens(db, now), identify, url }))

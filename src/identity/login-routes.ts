@@ -67,7 +67,7 @@ export function loginRoutes(options: LoginRoutesOptions): Hono<IdentityEnv> {
     const { user, csrf } = session
     return page({
       title: 'Signed in',
-      body: html`<p>You are signed in as <strong>${user.login}</strong> (${user.name}).</p>
+      body: html`<p>You are signed in as <strong>${user.login}</strong> (${user.name}). <a href="/account">Your account</a></p>
 <form method="post" action="/auth/logout"><input type="hidden" name="csrf" value="${csrf}"><button>Sign out</button></form>`,
     })
   })

@@ -70,15 +70,19 @@ export class OpaqueTokens {
     return found
   }
 
-  /** Ends a token at once, on every instance. False when there is none, or it was ended before. */
-  async revoke(id: string, by: { actor?: string; source?: string } = {}): Promise<boolean> {
-    const { actor = '', source = '' } = by
+  /**
+   * Ends a token at once, on every instance. False when there is none, or it was ended before.
+   * @param by.userId only a token of this user
+   */
+  async revoke(id: string, by: { actor?: string; source?: string; userId?: number } = {}): Promise<boolean> {
+    const { actor = '', source = '', userId } = by
     return this.#db.transaction().execute(async (db) => {
       const revoked = await db
         .updateTable('tokens')
         .set({ revoked_at: new Date(this.#now()).toISOString() })
         .where('id', '=', id)
         .where('revoked_at', 'is', null)
+        .$if(userId !== undefined, (query) => query.where('user_id', '=', userId as number))
         .returning(['kind', 'client'])
         .executeTakeFirst()
       if (revoked === undefined) return false

@@ -8,10 +8,10 @@ export interface LeaseEnv {
     /** Who asks, for the log; set by the route once it knows. */
     subject: string | undefined
   }
-  Bindings: { record: { readonly source?: string | undefined } }
+  Bindings: { record: { readonly address: string } }
 }
 
 /** Address that a request came from; empty where it is not known. */
 export function sourceOf(c: Context<LeaseEnv>): string {
-  return c.env?.record?.source ?? ''
+  return (c.env as Partial<LeaseEnv['Bindings']> | undefined)?.record?.address ?? ''
 }

@@ -14,6 +14,7 @@ import type { LeaseEnv } from './lease-env.ts'
 import { LeaseStore } from './lease-store.ts'
 import { OAuthProvider, type OAuthProviderOptions } from './oauth-provider.ts'
 import { oauthRoutes, type ProviderDescription } from './oauth-routes.ts'
+import { UserConnections } from './user-connections.ts'
 
 /** Whose credentials are handed out. */
 export interface LeaseSettings {
@@ -38,6 +39,8 @@ export interface LeasesOptions extends LeaseSettings {
 export interface Leases {
   readonly broker: LeaseBroker
   readonly store: LeaseStore
+  /** For the page of a user's account. */
+  readonly connections: UserConnections
   routes(): Hono<LeaseEnv>
   /** Renews what nobody has used for a day, every hour, until the function that it gives is called. */
   keepAlive(report: (failed: { source: string; error: unknown }) => void): () => void
@@ -68,9 +71,11 @@ export function createLeases(options: LeasesOptions): Leases {
     identify: (authorization: string | undefined) => principalOf(authorization, { tokens, users }),
     audit: (event: Parameters<typeof recordEvent>[1]) => recordEvent(db, event, now()),
   }
+  const connections = new UserConnections({ ...shared, store, providers })
   return {
     broker,
     store,
+    connections,
     keepAlive: (report) => {
       const timer = setInterval(() => {
         broker.renewUnused(DAY).then(
@@ -98,7 +103,18 @@ export function createLeases(options: LeasesOptions): Leases {
       if (providers.size > 0)
         app.route(
           '/',
-          oauthRoutes({ ...shared, store, providers, sessions, users, box, url, returnOrigins, now }),
+          oauthRoutes({
+            ...shared,
+            store,
+            connections,
+            providers,
+            sessions,
+            users,
+            box,
+            url,
+            returnOrigins,
+            now,
+          }),
         )
       // Last: its path is the most general.
       if (githubApps !== undefined) app.route('/', githubRoutes({ ...shared, open: githubApps.open }))

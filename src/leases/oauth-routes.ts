@@ -3,6 +3,7 @@ import type { Principal } from '../auth/principal.ts'
 import { allows } from '../auth/scope.ts'
 import type { SecretBox } from '../auth/secret-box.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
+import type { Connections } from '../identity/connections.ts'
 import type { Event } from '../identity/events.ts'
 import type { Session, Sessions } from '../identity/sessions.ts'
 import type { User, Users } from '../identity/users.ts'
@@ -25,6 +26,7 @@ export interface ProviderDescription {
 export interface OAuthRoutesOptions {
   broker: LeaseBroker
   store: LeaseStore
+  connections: Connections
   providers: ReadonlyMap<string, { source: OAuthProvider; description: ProviderDescription }>
   sessions: Sessions
   users: Users
@@ -53,7 +55,7 @@ const SECRET = { 'Cache-Control': 'no-store' }
  * `/api/v1/` has the same in the flat shapes of the older ecocloud form. Whoever is not signed in gets 403, as there.
  */
 export function oauthRoutes(options: OAuthRoutesOptions): Hono<LeaseEnv> {
-  const { broker, store, providers, sessions, users, identify, audit, box, url, now } = options
+  const { broker, store, connections, providers, sessions, users, identify, audit, box, url, now } = options
   const origins = new Set([new URL(url).origin, ...options.returnOrigins])
   const secure = url.startsWith('https:')
   const app = new Hono<LeaseEnv>()
@@ -187,24 +189,9 @@ export function oauthRoutes(options: OAuthRoutesOptions): Hono<LeaseEnv> {
 
   app.post('/api/:version{v1(?:\\.0)?}/:provider/revoke', async (c) => {
     const caller = await callerOf(c)
-    const { id, source } = providerOf(c)
+    const { id } = providerOf(c)
     admit(caller, id)
-    let toldProvider = true
-    const found = await broker
-      .end(keyOf(caller.user, id), async ({ refreshToken, accessToken }) => {
-        if (refreshToken !== undefined) await source.revoke(refreshToken, 'refresh_token')
-        else if (accessToken !== undefined) await source.revoke(accessToken, 'access_token')
-      })
-      .catch((error: unknown) => {
-        // It is gone here, which is what was asked for; that the provider did not hear of it is in the audit trail.
-        if (!isTimoneError(error, 'upstream', 'invalid')) throw error
-        toldProvider = false
-        return true
-      })
-    if (found) {
-      const event = { actor: caller.user.login, action: 'lease.revoke', subject: `provider:${id}` }
-      await audit({ ...event, source: sourceOf(c), data: { told_provider: toldProvider } })
-    }
+    await connections.end(caller.user, { source: id, resource: '' }, sourceOf(c))
     return c.req.param('version') === 'v1' ? c.body(null, 200) : c.json('Token revoked', 200)
   })
 

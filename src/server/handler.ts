@@ -115,7 +115,7 @@ export function createHandler(
   const app = createApp({
     ...buildRooms(options, urls, tokens, now, github),
     apps: options.remoteStorage && createAppRoutes(identity, { url, db: options.database.db, now }),
-    identity: identity.routes(tokens),
+    identity: identity.routes(tokens, leases.connections),
     leases: leases.routes(),
     ready: createReadiness(
       { storage: store, database: options.database },
