@@ -6,6 +6,7 @@ import { addAuditTrail } from './commands-identity.ts'
 import { addImportTokenstore, addSecrets } from './commands-leases.ts'
 import { addPeople } from './commands-people.ts'
 import { addSignIn } from './commands-sign-in.ts'
+import { addSpace } from './commands-space.ts'
 import { addGitLfsAuthenticate } from './commands-ssh.ts'
 import { addUsage } from './commands-usage.ts'
 import type { ConfigScope } from './install.ts'
@@ -53,6 +54,7 @@ export function commandTree(io: Io, done: Done): Command {
   addAuditTrail(root, io, done)
   addGitLfsAuthenticate(root, io, done)
   addUploads(root, io, done)
+  addSpace(root, io, done)
   addUsage(root, io, done)
   addSecrets(root, io, done)
   addImportTokenstore(root, io, done)

@@ -140,6 +140,7 @@ export function createHandler(
     createRemoteStorage(options.remoteStorage, {
       ...{ database: options.database, store, prefix, now },
       idleTimeout: limits.idle,
+      warn: (error) => logger.warn(errorFields(error), 'cannot tidy up the storage of users'),
     })
   const users = new LoadGate(options.load ?? LOAD)
   const strangers = new LoadGate(LOAD_OF_STRANGERS)

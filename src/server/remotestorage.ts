@@ -11,6 +11,8 @@ import { codeGrant, consentRoutes } from '../remotestorage/consent-routes.ts'
 import { FailureLimit } from '../remotestorage/failure-limit.ts'
 import { Reception } from '../remotestorage/incoming.ts'
 import { LargeDocuments } from '../remotestorage/large-documents.ts'
+import { Packing } from '../remotestorage/packing.ts'
+import type { Space } from '../remotestorage/space.ts'
 import { Spaces } from '../remotestorage/spaces.ts'
 import { Storage } from '../remotestorage/storage.ts'
 import { webFingerRoutes } from '../remotestorage/web-finger.ts'
@@ -36,15 +38,23 @@ export function createRemoteStorage(
     prefix: string
     idleTimeout: number
     now: () => number
+    /** Told when housekeeping failed. */
+    warn: (error: unknown) => void
   },
 ) {
   const { root, quota } = options
-  const { database, store, prefix, idleTimeout, now } = server
+  const { database, store, prefix, idleTimeout, now, warn } = server
   const users = new Users(database.db, now)
-  const spaces = new Spaces({ root, now })
+  const packing = new Packing(warn)
+  const onIdle = (space: Space): void => {
+    if (space.changes > 0) packing.add(space.gitDir)
+  }
+  const spaces = new Spaces({ root, now, onIdle })
+  const reception = new Reception(join(root, '.incoming'), options.large)
+  reception.sweep().catch(warn)
   const storage = new Storage({
     spaces,
-    reception: new Reception(join(root, '.incoming'), options.large),
+    reception,
     large: new LargeDocuments(store, prefix),
     quota,
     now,

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { request as httpRequest, type IncomingHttpHeaders } from 'node:http'
 import { connect as connectTcp } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -9,7 +9,7 @@ import { default as exported } from 'remotestoragejs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { OpaqueTokens } from '../../src/identity/opaque-tokens.ts'
 import { Users } from '../../src/identity/users.ts'
-import { filesIn, type Running, startOnFiles } from './harness.ts'
+import { filesIn, type Running, startOnFiles, until } from './harness.ts'
 
 const APP = 'https://app.example'
 const QUOTA = 4_000_000
@@ -378,4 +378,20 @@ test('works with the client library of apps', async () => {
   await client.remove('lists/today.txt')
   expect(await client.getListing('lists/')).toEqual({})
   remote.disconnect()
+})
+
+test('removes what a killed server left behind, and nothing that is still arriving', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'timone-sweep-'))
+  const incoming = join(folder, '.incoming')
+  mkdirSync(incoming)
+  for (const name of ['old', 'new']) writeFileSync(join(incoming, name), 'x')
+  utimesSync(join(incoming, 'old'), 0, 0)
+  const other = await startOnFiles({ remoteStorage: { root: folder, large: 65_536, quota: QUOTA } })
+  try {
+    await until(() => readdirSync(incoming).length === 1)
+    expect(readdirSync(incoming)).toEqual(['new'])
+  } finally {
+    await other.stop()
+    rmSync(folder, { recursive: true, force: true })
+  }
 })
