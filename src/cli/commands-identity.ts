@@ -40,6 +40,35 @@ export function addAuditTrail(root: Command, io: Io, done: Done): void {
   examples(migrate, [['timone migrate --config /etc/timone.toml', 'before the servers are updated']])
 }
 
+/** `timone import ident`. */
+export function addImportIdent(root: Command, io: Io, done: Done): void {
+  const above = root.commands.find((command) => command.name() === 'import')
+  if (above === undefined) throw new TypeError('the command import comes first')
+  const command = above
+    .command('ident')
+    .summary('take over the users of glotpod.ident')
+    .description(
+      'Takes over the users in a database of glotpod.ident, under their numbers, with identities and access tokens. Its ' +
+        'encryption_key must be among secrets.keys. It is another database than that of this server.',
+    )
+    .argument('<database>', 'postgres://USER@HOST:PORT/NAME; the password is best in PGPASSWORD')
+    .option('--yes', 'write; without it, only say what would be done')
+    .option('--config <file>', "the server's TOML file")
+    .option('--data <dir>', "the server's data folder (default: ./timone-data)")
+    .option('--json', 'print as JSON')
+    .action(async (database: string, options) => {
+      const { importIdent } = await import('./import-ident.ts')
+      done(await importIdent(database, options, io))
+    })
+  examples(command, [
+    [
+      'timone import ident postgres://ident@db/glotpod.ident --config /etc/timone.toml',
+      'what would be done?',
+    ],
+    ['timone import ident postgres://ident@db/glotpod.ident --config /etc/timone.toml --yes', 'do it'],
+  ])
+}
+
 function readCount(text: string): number {
   if (!/^\d{1,5}$/.test(text) || Number(text) > 10_000)
     throw new InvalidArgumentError('it must be a number from 0 to 10000.')

@@ -2,7 +2,7 @@ import { Argument, Command, Option } from 'commander'
 import { VERSION } from '../version.ts'
 import { type Done, examples } from './command-help.ts'
 import { addDoctor } from './commands-doctor.ts'
-import { addAuditTrail } from './commands-identity.ts'
+import { addAuditTrail, addImportIdent } from './commands-identity.ts'
 import { addImportTokenstore, addSecrets } from './commands-leases.ts'
 import { addPeople } from './commands-people.ts'
 import { addSignIn } from './commands-sign-in.ts'
@@ -58,6 +58,7 @@ export function commandTree(io: Io, done: Done): Command {
   addUsage(root, io, done)
   addSecrets(root, io, done)
   addImportTokenstore(root, io, done)
+  addImportIdent(root, io, done)
   addConfig(root, io, done)
   addCache(root, io, done)
   addCompletion(root, io, done)
