@@ -1,3 +1,4 @@
+import { basicPassword } from '../auth/authenticate.ts'
 import { allows, parseScopes } from '../auth/scope.ts'
 import { TimoneError } from '../errors.ts'
 import type { OpaqueTokens } from '../identity/opaque-tokens.ts'
@@ -64,6 +65,29 @@ export class Doorkeeper {
     const ok = allows(granted, scope)
     if (!ok) throw new TimoneError('forbidden', 'the access token does not open this part of the storage')
     return { user: token.user, client: token.client }
+  }
+
+  /**
+   * Whose storage is cloned, by a token that may read all of it, as Basic password or Bearer.
+   * @throws {TimoneError} as {@link admit}
+   */
+  async admitClone({ authorization, origin, source }: Visitor, login: string): Promise<User> {
+    if (authorization === undefined)
+      throw new TimoneError('unauthorized', 'a token that may read the storage is needed, as password')
+    const [, bearer] = /^Bearer +([^\s]+)$/i.exec(authorization) ?? []
+    const token = await this.#tokens.find(bearer ?? basicPassword(authorization) ?? '')
+    const isGood = token?.kind === 'personal' || (token?.kind === 'app' && comesFrom(origin, token.client))
+    if (token?.user === undefined || !isGood) {
+      this.#failures.count(source)
+      throw new TimoneError('unauthorized', 'the token is not valid here')
+    }
+    const whole = { noun: 'storage', resource: '*', level: 'r' }
+    if (token.user.login !== login.toLowerCase() || !allows(parseScopes(token.scopes.join(' ')), whole))
+      throw new TimoneError(
+        'forbidden',
+        'the token does not open this storage: it needs the scope storage:*:r',
+      )
+    return token.user
   }
 }
 

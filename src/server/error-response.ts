@@ -69,6 +69,9 @@ const RULES: Record<ErrorCode, Rule> = {
   wrong_region: BROKEN,
 }
 
+/** git asks for a password for these, and knows Basic only. */
+const CLONE = /^\/storage\/[^/]+\.git\//
+
 /** Seconds to wait when nobody said how long. */
 const RETRY_AFTER = 5
 /** git-lfs 3.8 takes more than 300 s for an error. */
@@ -88,7 +91,8 @@ export function problemOf(error: unknown, path = ''): Problem {
   const headers: Record<string, string> = {}
   if (rule.status === 401) {
     // LFS-Authenticate is git-lfs's own (docs/api/authentication.md); the other is HTTP's (RFC 9110, section 11.6.1).
-    if (path.startsWith('/storage/')) headers['WWW-Authenticate'] = 'Bearer realm="timone"'
+    if (path.startsWith('/storage/') && !CLONE.test(path))
+      headers['WWW-Authenticate'] = 'Bearer realm="timone"'
     else {
       headers['LFS-Authenticate'] = 'Basic realm="timone"'
       headers['WWW-Authenticate'] = 'Basic realm="timone"'

@@ -138,7 +138,7 @@ export function createHandler(
   const answerStorage =
     options.remoteStorage &&
     createRemoteStorage(options.remoteStorage, {
-      ...{ database: options.database, store, prefix, now },
+      ...{ database: options.database, store, prefix, url, now },
       idleTimeout: limits.idle,
       warn: (error) => logger.warn(errorFields(error), 'cannot tidy up the storage of users'),
     })

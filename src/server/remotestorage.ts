@@ -1,3 +1,4 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { Hono } from 'hono'
 import type { Database } from '../database/connect.ts'
@@ -17,6 +18,7 @@ import { Spaces } from '../remotestorage/spaces.ts'
 import { Storage } from '../remotestorage/storage.ts'
 import { webFingerRoutes } from '../remotestorage/web-finger.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
+import { createCloneRoute, parseCloneTarget } from './clone-route.ts'
 import { createStorageRoute } from './storage-route.ts'
 
 /** What the operator says of users' storage. */
@@ -36,6 +38,8 @@ export function createRemoteStorage(
     database: Database
     store: ObjectStore
     prefix: string
+    /** Public URL. */
+    url: string
     idleTimeout: number
     now: () => number
     /** Told when housekeeping failed. */
@@ -43,7 +47,7 @@ export function createRemoteStorage(
   },
 ) {
   const { root, quota } = options
-  const { database, store, prefix, idleTimeout, now, warn } = server
+  const { database, store, prefix, url, idleTimeout, now, warn } = server
   const users = new Users(database.db, now)
   const packing = new Packing(warn)
   const onIdle = (space: Space): void => {
@@ -52,16 +56,22 @@ export function createRemoteStorage(
   const spaces = new Spaces({ root, now, onIdle })
   const reception = new Reception(join(root, '.incoming'), options.large)
   reception.sweep().catch(warn)
+  const large = new LargeDocuments(store, prefix)
   const storage = new Storage({
     spaces,
     reception,
-    large: new LargeDocuments(store, prefix),
+    large,
     quota,
     now,
   })
   const tokens = new OpaqueTokens(database.db, now)
   const doorkeeper = new Doorkeeper(tokens, users, new FailureLimit(now))
-  return createStorageRoute({ storage, doorkeeper, idleTimeout })
+  const answerStorage = createStorageRoute({ storage, doorkeeper, idleTimeout })
+  const answerClone = createCloneRoute({ spaces, large, doorkeeper, url, idleTimeout })
+  return async (request: IncomingMessage, response: ServerResponse, raw: string): Promise<void> => {
+    const ask = parseCloneTarget(request.method, request.url ?? '')
+    await (ask === undefined ? answerStorage(request, response, raw) : answerClone(request, response, ask))
+  }
 }
 
 /** WebFinger, and the page where people let apps in; adds the grant of its codes to the token endpoint. */
