@@ -44,8 +44,15 @@ export async function migrate<S>(db: Kysely<S>, migrations = MIGRATIONS): Promis
   const { error, results = [] } = await migrator.migrateToLatest()
   if (error === undefined) return results.map(({ migrationName }) => migrationName)
   if (isTimoneError(error, 'unavailable')) throw error
+  const cause = error instanceof Error ? error.cause : undefined
+  // duplicate_table (PostgreSQL manual, appendix A).
+  const foreign =
+    cause instanceof Error && 'code' in cause && cause.code === '42P07'
+      ? ' (tables of another program are there: give timone a database of its own, TIMONE_DATABASE_URL, and take over ' +
+        'what the old one holds with timone import)'
+      : ''
   const reason = error instanceof Error ? error.message : 'unknown reason'
-  throw new TimoneError('config', `cannot bring the tables of the database up to date: ${reason}`, {
+  throw new TimoneError('config', `cannot bring the tables of the database up to date: ${reason}${foreign}`, {
     cause: error,
   })
 }

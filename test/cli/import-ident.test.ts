@@ -1,4 +1,6 @@
 import { execFileSync } from 'node:child_process'
+import { writeFile } from 'node:fs/promises'
+import path from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { generateKey, SecretBox } from '../../src/auth/secret-box.ts'
 import { connect } from '../../src/database/connect.ts'
@@ -97,6 +99,25 @@ describe.each(['sqlite', 'postgres'] as const)('timone import ident into %s', (k
       await expect(ident.get({ user_id: 7 })).rejects.toMatchObject({ code: 'not_found' })
       await expect(ident.get({ github_id: 42 })).rejects.toMatchObject({ code: 'not_found' })
     })
+  })
+
+  test('its settings file names its database, which is no place for our tables: said, and left as it is', async () => {
+    const { hostname: host, port, username: user, password, pathname } = new URL(theirs.url)
+    const place = { host, port: Number(port || 5432), user, password, database: pathname.slice(1) }
+    const lines = Object.entries(place)
+      .filter(([, value]) => value !== '')
+      .map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`)
+    const file = path.join(box.cwd, 'ident.toml')
+    await writeFile(file, `[database]\nencryption_key = "${old}"\n[database.postgres]\n${lines.join('')}`)
+    const env = { ...box.env, GLOTPOD_IDENT_SETTINGS: file }
+    const refused = await box.timone(['migrate'], { env })
+    expect(refused.code).toBe(2)
+    expect(refused.stderr).toContain('a database of its own, TIMONE_DATABASE_URL')
+    expect(await theirs.query("select from pg_tables where tablename like 'lfs%'")).toEqual([])
+    const done = await box.timone(['import', 'ident', theirs.url, '--yes'], {
+      env: { ...env, TIMONE_DATABASE_URL: url },
+    })
+    expect(done).toMatchObject({ code: 0, stdout: '2 users: 2 taken over, 0 are here already\n' })
   })
 
   test('without the old key: says so, and writes nothing', async () => {
