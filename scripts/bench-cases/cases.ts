@@ -2,6 +2,7 @@ import type { BenchCase } from './bench-case.ts'
 import { client } from './client.ts'
 import type { DataSetName } from './data-set.ts'
 import { hugeObject, manyObjects } from './flat-memory.ts'
+import { leaseHit } from './lease-hit.ts'
 import { agentMemory, serverMemory } from './memory.ts'
 import { overhead } from './overhead.ts'
 import { rawCase } from './raw.ts'
@@ -17,6 +18,7 @@ export const CASES: Record<string, BenchCase> = {
   client,
   'agent-memory': agentMemory,
   'server-memory': serverMemory,
+  'lease-hit': leaseHit,
 }
 
 for (const set of ['small', '1gib', '8x128mib', 'mixed'] satisfies DataSetName[]) {
@@ -42,4 +44,4 @@ CASES['memory-20gib'] = hugeObject
 
 /** Whether a case runs when none is named: those with a figure that must hold, but for the two that take long. */
 export const isDefault = (name: string): boolean =>
-  name === 'start' || isRequired(name) || /^(raw|aws|resume)-|-cached$/.test(name)
+  name === 'start' || name === 'lease-hit' || isRequired(name) || /^(raw|aws|resume)-|-cached$/.test(name)
