@@ -3,6 +3,10 @@ import { type Done, examples } from './command-help.ts'
 import type { Io } from './io.ts'
 
 const URL_ARGUMENT = ['<url>', 'address of the server, or of a repository on it'] as const
+const URL_HERE = [
+  '[url]',
+  'address of the server, or of a repository on it (default: that of the clone here)',
+] as const
 
 /** `timone login`, `logout` and `whoami`. */
 export function addSignIn(root: Command, io: Io, done: Done): void {
@@ -42,12 +46,15 @@ export function addSignIn(root: Command, io: Io, done: Done): void {
       "Ends the stored token at the server, on all of its instances at once, and makes git's credential helpers forget " +
         'it. Exit code 1 when the token stays good, because the server was away or the operator signed it.',
     )
-    .addArgument(new Argument(...URL_ARGUMENT))
-    .action(async (url: string) => {
+    .addArgument(new Argument(...URL_HERE))
+    .action(async (url?: string) => {
       const { logout } = await import('./sign-in.ts')
       done(await logout(url, io))
     })
-  examples(logout, [['timone logout https://lfs.example.com', '']])
+  examples(logout, [
+    ['timone logout', 'of the server that this clone uses'],
+    ['timone logout https://lfs.example.com', ''],
+  ])
 
   const whoami = root
     .command('whoami')
@@ -56,13 +63,14 @@ export function addSignIn(root: Command, io: Io, done: Done): void {
       'Prints the user, the scopes, the expiry and the server of the stored credentials, as the server sees them now. ' +
         'Exit code 1 when there are none, or the server does not take them.',
     )
-    .addArgument(new Argument(...URL_ARGUMENT))
+    .addArgument(new Argument(...URL_HERE))
     .option('--json', 'print as JSON')
-    .action(async (url: string, options: { json?: boolean }) => {
+    .action(async (url: string | undefined, options: { json?: boolean }) => {
       const { whoAmI } = await import('./sign-in.ts')
       done(await whoAmI(url, options, io))
     })
   examples(whoami, [
+    ['timone whoami', 'to the server that this clone uses'],
     ['timone whoami https://lfs.example.com', ''],
     ['timone whoami https://lfs.example.com --json | jq -r .expires_at', 'for scripts'],
   ])

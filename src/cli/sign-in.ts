@@ -1,7 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import { CredentialStore } from './credential-store.ts'
+import { runGit } from './git.ts'
 import { type Io, print, printJson, say } from './io.ts'
+import { defaultRemote, openClone } from './lfs-clone.ts'
+import { endpointOf } from './lfs-connection.ts'
 import { SignInClient, type WhoAnswer } from './sign-in-client.ts'
 
 /** What we call ourselves where people approve. */
@@ -39,9 +42,9 @@ export async function login(address: string, options: LoginOptions, io: Io): Pro
   return 0
 }
 
-/** `timone logout URL`: ends the token at the server, and makes git's helpers forget it. 1: the server still takes it. */
-export async function logout(address: string, io: Io): Promise<number> {
-  const url = readAddress(address)
+/** `timone logout [URL]`: ends the token at the server, and makes git's helpers forget it. 1: the server still takes it. */
+export async function logout(address: string | undefined, io: Io): Promise<number> {
+  const url = readAddress(address ?? (await addressHere(io)))
   const store = new CredentialStore(io)
   const known = await store.find(url)
   if (known === undefined) {
@@ -66,9 +69,13 @@ export async function logout(address: string, io: Io): Promise<number> {
   return 1
 }
 
-/** `timone whoami URL`: what the stored credentials open. 1: none, or the server does not take them. */
-export async function whoAmI(address: string, options: { json?: boolean }, io: Io): Promise<number> {
-  const url = readAddress(address)
+/** `timone whoami [URL]`: what the stored credentials open. 1: none, or the server does not take them. */
+export async function whoAmI(
+  address: string | undefined,
+  options: { json?: boolean },
+  io: Io,
+): Promise<number> {
+  const url = readAddress(address ?? (await addressHere(io)))
   const known = await new CredentialStore(io).find(url)
   const client = new SignInClient(baseOf(url), io.signal)
   const again = `sign in with: timone login ${client.base}`
@@ -177,6 +184,17 @@ async function readToken(io: Io): Promise<string> {
 }
 
 /** The server, or a repository on it. */
+/** The server of the clone around us. @throws {TimoneError} `config` where there is none, or only ssh leads there */
+async function addressHere(io: Io): Promise<string> {
+  const { code } = await runGit(['rev-parse', '--git-dir'], io)
+  if (code === 0) {
+    const clone = await openClone(io, io.signal ?? new AbortController().signal)
+    const { endpoint } = endpointOf(clone, 'upload', defaultRemote(clone, 'upload'))
+    if (endpoint.kind === 'http') return endpoint.url.href
+  }
+  throw new TimoneError('config', 'no clone here says which server is meant: give its address, https://…')
+}
+
 function readAddress(text: string): URL {
   const url = URL.parse(text)
   if (url === null || (url.protocol !== 'https:' && url.protocol !== 'http:'))

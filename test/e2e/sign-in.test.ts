@@ -255,7 +255,14 @@ describe('timone login', () => {
     await git('push', '-q', 'origin', 'main')
     expect(await sandbox.git(['lfs', 'ls-files'], work)).toContain('a.bin')
 
-    const out = await sandbox.timone(['logout', server.url])
+    // Without an address: the server of the clone.
+    const here = await sandbox.timone(['whoami', '--json'], { cwd: work })
+    expect(JSON.parse(here.stdout)).toMatchObject({ user: 'ada', server: server.url })
+    const nowhere = await sandbox.timone(['whoami'])
+    expect(nowhere.code).toBe(2)
+    expect(nowhere.stderr).toContain('no clone here says which server is meant: give its address')
+
+    const out = await sandbox.timone(['logout'], { cwd: work })
     expect(out).toMatchObject({ code: 0, stderr: '' })
     expect(await readFile(kept, 'utf8')).toBe('')
     const late = await fetch(`${server.url}/auth/whoami`, { headers: { authorization: `Bearer ${token}` } })
