@@ -39,15 +39,15 @@ export class LooseObjects {
 
   /** Each object into a temporary file, flushed, then renamed; then each folder is flushed once. */
   async write(objects: readonly NewObject[]): Promise<void> {
-    try {
-      await this.#writeAll(objects)
-    } catch (error) {
-      if (systemCode(error) !== 'ENOENT') throw fileError(error, 'write to the storage')
-      // Housekeeping has removed a folder that became empty.
-      this.#folders.forget()
-      await this.#writeAll(objects).catch((again: unknown) => {
-        throw fileError(again, 'write to the storage')
-      })
+    for (let tries = 1; ; tries++) {
+      try {
+        await this.#writeAll(objects)
+        return
+      } catch (error) {
+        if (systemCode(error) !== 'ENOENT' || tries === TRIES) throw fileError(error, 'write to the storage')
+        // Housekeeping has removed a folder that became empty. It goes through all 256 of them, and may meet us again.
+        this.#folders.forget()
+      }
     }
   }
 
@@ -87,6 +87,9 @@ export class LooseObjects {
     }
   }
 }
+
+/** Tries while housekeeping removes folders under our hands. */
+const TRIES = 50
 
 /** True when the object is there; it then counts as new, so that no pruning takes what we are about to refer to. */
 async function freshen(path: string): Promise<boolean> {
