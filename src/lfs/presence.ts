@@ -75,6 +75,7 @@ export class Presence {
         // nothing; the other way round an object could get lost, so there the object itself is asked.
         if (options.recent === undefined ? known === 'absent' : known === options.recent[at]) {
           sizes[at] = options.recent?.[at]
+          if (known === 'absent') this.#seen.delete(key)
           continue
         }
         const size = await this.#size(key, options.recent?.[at], signal)

@@ -12,7 +12,6 @@ const spread = (count: number, offset = 0): string[] =>
 /** A store that holds `there`, lists them `page` at a time, and counts what it is asked. */
 function listed(there: ReadonlyMap<string, number>, page = 1000, refuses = false) {
   const asked = { pages: 0, heads: [] as string[] }
-  const keys = [...there.keys()].sort()
   const store: ObjectStore = fakeStore({
     head: async (one) => {
       asked.heads.push(one)
@@ -22,7 +21,9 @@ function listed(there: ReadonlyMap<string, number>, page = 1000, refuses = false
     list: async (prefix, { after }): Promise<ListedObjects> => {
       asked.pages++
       if (refuses) throw new Error('denied')
-      const rest = keys.filter((one) => one.startsWith(prefix) && (after === undefined || one > after))
+      const rest = [...there.keys()]
+        .sort()
+        .filter((one) => one.startsWith(prefix) && (after === undefined || one > after))
       const objects = rest.slice(0, page).map((one) => ({ key: one, size: there.get(one) as number }))
       return { objects, more: rest.length > page }
     },
@@ -54,6 +55,19 @@ describe('a listing in place of many look-ups', () => {
     const sizes = await presence.sizes(keys, { prefix: PREFIX, recent })
     expect(sizes).toEqual([...there.map(() => 5), ...absent.map(() => undefined)])
     expect(asked.heads.sort()).toEqual([wrong as string, ...absent].sort())
+  })
+
+  test('what a listing says is gone no longer counts as seen', async () => {
+    const there = stored(spread(40))
+    const { presence, asked } = listed(there)
+    const recent = spread(40).map(() => 5)
+    // Looked up one by one, and remembered.
+    await presence.sizes(spread(40), { recent })
+    there.clear()
+    await presence.sizes(spread(40), { prefix: PREFIX })
+    asked.heads.length = 0
+    expect(await presence.sizes(spread(40), { recent })).toEqual(spread(40).map(() => undefined))
+    expect(asked.heads).toHaveLength(40)
   })
 
   test('few objects, and stores that do not let us list, are looked up one by one', async () => {
