@@ -1,4 +1,5 @@
 import * as z from 'zod/mini'
+import { readAtMost } from '../bounded-text.ts'
 import { systemCode, TimoneError } from '../errors.ts'
 
 /** Milliseconds that the server is waited for. */
@@ -93,18 +94,18 @@ export class SignInClient {
     const limit = AbortSignal.timeout(PATIENCE)
     const signal = this.#signal === undefined ? limit : AbortSignal.any([limit, this.#signal])
     let status: number
-    let text: string
+    let text: string | undefined
     try {
       const response = await fetch(this.base + path, { ...init, redirect: 'manual', signal })
       status = response.status
-      text = await response.text()
+      text = await readAtMost(response, MAX_ANSWER)
     } catch (error) {
       if (this.#signal?.aborted === true) throw new TimoneError('cancelled', 'interrupted')
       const reason = systemCode(error) ?? (limit.aborted ? 'no answer in 30 s' : 'unknown reason')
       const message = `${this.base} cannot be reached (${reason}): check the address and your network`
       throw new TimoneError('connection', message, { cause: error })
     }
-    if (text.length > MAX_ANSWER) throw this.#odd(status)
+    if (text === undefined) throw this.#odd(status)
     try {
       return { status, json: JSON.parse(text) }
     } catch {

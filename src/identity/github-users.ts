@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import * as z from 'zod/mini'
 import type { Principal } from '../auth/principal.ts'
 import { refused } from '../auth/tokens.ts'
+import { readAtMost } from '../bounded-text.ts'
 import { TimoneError } from '../errors.ts'
 import { ExpiringCache } from '../expiring-cache.ts'
 import { type Repository, repositoryName } from '../repository.ts'
@@ -104,7 +105,7 @@ export class GithubUsers {
     const { apiUrl } = this.#options
     let status: number
     let headers: Headers
-    let text = ''
+    let text: string | undefined
     try {
       const response = await this.#fetch(`${apiUrl}${path}`, {
         redirect: 'manual',
@@ -117,14 +118,8 @@ export class GithubUsers {
         signal: AbortSignal.timeout(TIMEOUT),
       })
       ;({ status, headers } = response)
-      const chunks: Uint8Array[] = []
-      let length = 0
-      for await (const chunk of response.body ?? []) {
-        length += chunk.length
-        if (length > MAX_ANSWER) throw new TimoneError('too_large', 'the answer of GitHub is too large')
-        chunks.push(chunk)
-      }
-      text = Buffer.concat(chunks).toString('utf8')
+      text = await readAtMost(response, MAX_ANSWER)
+      if (text === undefined) throw new TimoneError('too_large', 'the answer of GitHub is too large')
     } catch (cause) {
       throw new TimoneError('unavailable', 'GitHub does not answer: try again later', { cause })
     }

@@ -6,6 +6,7 @@ import {
   type JWSHeaderParameters,
 } from 'jose'
 import * as z from 'zod/mini'
+import { readAtMost } from '../bounded-text.ts'
 import { TimoneError } from '../errors.ts'
 import { isSafeAddress } from './trust-rules.ts'
 
@@ -124,13 +125,8 @@ export class IssuerKeys {
       await response.body?.cancel()
       throw new TimoneError('unavailable', `${new URL(address).host} answered ${response.status}`)
     }
-    const chunks: Uint8Array[] = []
-    let length = 0
-    for await (const chunk of response.body) {
-      length += chunk.length
-      if (length > MAX_DOCUMENT) throw new TimoneError('too_large', 'the document of the issuer is too large')
-      chunks.push(chunk)
-    }
-    return shape.parse(JSON.parse(Buffer.concat(chunks).toString('utf8')))
+    const text = await readAtMost(response, MAX_DOCUMENT)
+    if (text === undefined) throw new TimoneError('too_large', 'the document of the issuer is too large')
+    return shape.parse(JSON.parse(text))
   }
 }

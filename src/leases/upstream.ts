@@ -1,3 +1,4 @@
+import { readAtMost } from '../bounded-text.ts'
 import { systemCode, TimoneError } from '../errors.ts'
 
 /** Bytes of an answer that is certainly not one of a token endpoint. */
@@ -29,7 +30,8 @@ export async function askUpstream(
   const { url, ...init } = request
   try {
     const response = await fetch(url, init)
-    const text = await readText(response)
+    const text = await readAtMost(response, MAX_ANSWER)
+    if (text === undefined) throw new TimoneError('upstream', 'the answer of a provider is too large')
     return { status: response.status, headers: response.headers, json: parse(text) }
   } catch (error) {
     if (error instanceof TimoneError) throw error
@@ -63,17 +65,6 @@ export function quote(text: unknown, most = 200): string {
         .trim()
         .slice(0, most)
     : ''
-}
-
-async function readText(response: Response): Promise<string> {
-  const chunks: Uint8Array[] = []
-  let size = 0
-  for await (const chunk of response.body ?? []) {
-    size += chunk.length
-    if (size > MAX_ANSWER) throw new TimoneError('upstream', 'the answer of a provider is too large')
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks).toString('utf8')
 }
 
 function parse(text: string): unknown {
