@@ -46,19 +46,7 @@ for (const gitLfs of gitLfsVersions()) {
     /** A clone with `files` of `size` bytes committed, ready to be pushed. */
     async function repository(files: number, size: number): Promise<{ work: string; origin: string }> {
       const name = `r${++count}`
-      const [origin, work] = [world.path(`${name}.git`), world.path(name)]
-      await world.git(world.folder, 'init', '-q', '--bare', origin)
-      await world.git(world.folder, 'clone', '-q', origin, work)
-      await world.git(work, 'lfs', 'track', '*.bin')
-      await world.git(
-        work,
-        'config',
-        '-f',
-        '.lfsconfig',
-        'lfs.url',
-        `${here.server.url}/org/${name}/info/lfs`,
-      )
-      await world.git(work, 'config', '-f', '.lfsconfig', 'lfs.locksverify', 'false')
+      const { origin, work } = await world.repository(here.server, `org/${name}`, name)
       for (let number = 0; number < files; number++) await writeRandom(join(work, `${number}.bin`), size)
       await world.commit(work)
       return { work, origin }

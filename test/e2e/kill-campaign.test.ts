@@ -19,6 +19,7 @@ const LATEST = 1500
 const TRIES = 3
 
 const VICTIMS = ['agent', 'engine', 'git-lfs'] as const
+type Victim = (typeof VICTIMS)[number]
 
 /** Numbers from 0 to 1 that are the same for the same seed (mulberry32). */
 function random(seed: number): () => number {
@@ -47,7 +48,7 @@ describe(`kill -9 at random points, ${ROUNDS} rounds`, () => {
     await here?.close()
   })
 
-  async function victimsOf(kind: (typeof VICTIMS)[number]): Promise<number[]> {
+  async function victimsOf(kind: Victim): Promise<number[]> {
     if (kind === 'engine') return (await enginesOf(world)).map(({ pid }) => pid)
     if (kind === 'agent')
       return (await agentsOf(world))
@@ -66,12 +67,7 @@ describe(`kill -9 at random points, ${ROUNDS} rounds`, () => {
   }
 
   /** Runs git, kills `kind` on the way, and runs it again until it has worked. */
-  async function disturbed(
-    cwd: string,
-    args: readonly string[],
-    kind: (typeof VICTIMS)[number],
-    after: number,
-  ) {
+  async function disturbed(cwd: string, args: readonly string[], kind: Victim, after: number) {
     const first = start(cwd, args)
     const ended = once(first.git, 'exit')
     await Promise.race([sleep(after), ended])
@@ -100,6 +96,7 @@ describe(`kill -9 at random points, ${ROUNDS} rounds`, () => {
     async () => {
       const seed = Number(process.env.TIMONE_TEST_SEED ?? Date.now() % 2 ** 31)
       const next = random(seed)
+      const anyVictim = (): Victim => VICTIMS[Math.floor(next() * VICTIMS.length)] as Victim
       const s3 = testS3()
       const client = new S3Client({
         endpoint: s3.url,
@@ -119,31 +116,16 @@ describe(`kill -9 at random points, ${ROUNDS} rounds`, () => {
       for (let round = 0; round < ROUNDS; round++) {
         const where = `round ${round}, TIMONE_TEST_SEED=${seed}`
         const name = `k${round}`
-        const [origin, work, clone] = [
-          world.path(`${name}.git`),
-          world.path(name),
-          world.path(`${name}-clone`),
-        ]
-        await world.git(world.folder, 'init', '-q', '--bare', origin)
-        await world.git(world.folder, 'clone', '-q', origin, work)
-        await world.git(work, 'lfs', 'track', '*.bin')
-        await world.git(
-          work,
-          'config',
-          '-f',
-          '.lfsconfig',
-          'lfs.url',
-          `${here.server.url}/org/${name}/info/lfs`,
-        )
-        await world.git(work, 'config', '-f', '.lfsconfig', 'lfs.locksverify', 'false')
+        const clone = world.path(`${name}-clone`)
+        const { origin, work } = await world.repository(here.server, `org/${name}`, name)
         for (let number = 0; number < 10; number++) await writeRandom(join(work, `${number}.bin`), 50_000)
         await writeRandom(join(work, 'large.bin'), 12 * MIB)
         await world.commit(work)
 
-        const [up, down] = [VICTIMS[Math.floor(next() * 3)], VICTIMS[Math.floor(next() * 3)]]
-        await disturbed(work, ['push', '-q', 'origin', 'main'], up as 'agent', next() * LATEST)
+        const [up, down] = [anyVictim(), anyVictim()]
+        await disturbed(work, ['push', '-q', 'origin', 'main'], up, next() * LATEST)
         await world.git(world.folder, 'clone', '-q', origin, clone)
-        await disturbed(clone, ['lfs', 'pull'], down as 'agent', next() * LATEST)
+        await disturbed(clone, ['lfs', 'pull'], down, next() * LATEST)
 
         expect(await hashTree(clone), where).toEqual(await hashTree(work))
         await world.git(clone, 'lfs', 'fsck')

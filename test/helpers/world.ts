@@ -225,10 +225,14 @@ export class World {
     if (ran.code !== 0) throw new Error(`timone install failed: ${ran.stderr}`)
   }
 
-  /** A bare origin and a clone of it that tracks `*.bin` and names the server in a committed `.lfsconfig`. */
-  async repository(server: RunningServer, name = 'org/repo'): Promise<{ origin: string; work: string }> {
-    const origin = this.path('origin.git')
-    const work = this.path('work')
+  /** A bare origin and a clone of it (called `folder` where there are several) that tracks `*.bin` and names the server in a committed `.lfsconfig`. */
+  async repository(
+    server: RunningServer,
+    name = 'org/repo',
+    folder?: string,
+  ): Promise<{ origin: string; work: string }> {
+    const origin = this.path(`${folder ?? 'origin'}.git`)
+    const work = this.path(folder ?? 'work')
     await this.git(this.folder, 'init', '-q', '--bare', origin)
     await this.git(this.folder, 'clone', '-q', origin, work)
     await this.git(work, 'lfs', 'track', '*.bin')
