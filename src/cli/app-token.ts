@@ -1,11 +1,10 @@
 import { parseScope, printScope } from '../auth/scope.ts'
 import { describeDuration, parseDuration } from '../config/duration.ts'
-import { readSettings } from '../config/load-settings.ts'
-import { connect } from '../database/connect.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import { OpaqueTokens } from '../identity/opaque-tokens.ts'
 import { Users } from '../identity/users.ts'
 import { type Io, print, printJson, say } from './io.ts'
+import { withDatabase } from './operator-database.ts'
 import type { CreateOptions } from './token.ts'
 
 /**
@@ -20,17 +19,10 @@ export async function createAppToken(options: CreateOptions & { client: string }
   const scopes = (options.scope ?? []).map(readStorageScope)
   if (scopes.length === 0) throw new TimoneError('config', 'say what it opens, with --scope MODULE:rw')
   const expiresIn = expires === undefined ? undefined : parseDuration(expires)
-  const { settings } = await readSettings({
-    flags: { data: options.data },
-    configFile: options.config,
-    env: io.env,
-    cwd: io.cwd,
-  })
-  const database = await connect(settings.databaseUrl)
-  try {
-    const users = new Users(database.db)
+  return withDatabase(options, io, async ({ db }) => {
+    const users = new Users(db)
     const user = (await users.byLogin(login)) ?? (await users.add({ login, name: login }, ''))
-    const { token, expiresAt } = await new OpaqueTokens(database.db).issue({
+    const { token, expiresAt } = await new OpaqueTokens(db).issue({
       ...{ userId: user.id, kind: 'app', scopes, client },
       expiresIn,
     })
@@ -39,12 +31,10 @@ export async function createAppToken(options: CreateOptions & { client: string }
     if (options.json) printJson(io, { token, user: user.login, client, scopes, expires_at: expiresAt })
     else print(io, token)
     return 0
-  } catch (error) {
+  }).catch((error: unknown) => {
     if (isTimoneError(error, 'invalid')) throw new TimoneError('config', error.message, { cause: error })
     throw error
-  } finally {
-    await database.close()
-  }
+  })
 }
 
 function readOrigin(text: string): string {

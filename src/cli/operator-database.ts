@@ -1,5 +1,4 @@
 import { readSettings } from '../config/load-settings.ts'
-import type { ServerSettings } from '../config/server-settings.ts'
 import { connect, type Database } from '../database/connect.ts'
 import type { Io } from './io.ts'
 
@@ -10,11 +9,14 @@ export interface OperatorOptions {
   readonly json?: boolean | undefined
 }
 
+/** The server's settings; what only a running server needs is not read. */
+type OperatorSettings = Awaited<ReturnType<typeof readSettings>>['settings']
+
 /** Opens the server's database, with its tables up to date, for as long as `work` takes. */
 export async function withDatabase<T>(
   options: OperatorOptions,
   io: Io,
-  work: (database: Database, settings: Pick<ServerSettings, 'grants'>) => Promise<T>,
+  work: (database: Database, settings: OperatorSettings) => Promise<T>,
 ): Promise<T> {
   const from = { flags: { data: options.data }, configFile: options.config, env: io.env, cwd: io.cwd }
   const { settings } = await readSettings(from)

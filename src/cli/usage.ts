@@ -1,5 +1,3 @@
-import { readSettings } from '../config/load-settings.ts'
-import { connect } from '../database/connect.ts'
 import { TimoneError } from '../errors.ts'
 import { type CountedObject, type RepositoryUsage, Usage } from '../lfs/usage.ts'
 import { parseRepository, repositoryName } from '../repository.ts'
@@ -8,13 +6,11 @@ import type { ObjectStore } from '../storage/object-store.ts'
 import { printBytes, printCount } from './amounts.ts'
 import { type Io, print, printJson, say } from './io.ts'
 import { openStore } from './open-store.ts'
+import { type OperatorOptions, withDatabase } from './operator-database.ts'
 
-export interface UsageCommand {
+export interface UsageCommand extends OperatorOptions {
   readonly repository?: string | undefined
   readonly recount?: boolean | undefined
-  readonly config?: string | undefined
-  readonly data?: string | undefined
-  readonly json?: boolean | undefined
 }
 
 /**
@@ -24,14 +20,7 @@ export interface UsageCommand {
  */
 export async function usage(options: UsageCommand, io: Io): Promise<number> {
   const only = options.repository === undefined ? undefined : readName(options.repository)
-  const { settings } = await readSettings({
-    flags: { data: options.data },
-    configFile: options.config,
-    env: io.env,
-    cwd: io.cwd,
-  })
-  const database = await connect(settings.databaseUrl)
-  try {
+  return withDatabase(options, io, async (database, settings) => {
     const counted = new Usage({ db: database.db, quota: settings.quota })
     if (options.recount === true) {
       const { store, prefix } = await openStore(settings.storage)
@@ -42,9 +31,7 @@ export async function usage(options: UsageCommand, io: Io): Promise<number> {
     else if (all.length === 0) say(io, 'nothing is counted: timone usage --recount looks into the store')
     else print(io, ...table(all, settings.quota))
     return 0
-  } finally {
-    await database.close()
-  }
+  })
 }
 
 /** Both stores list one repository after another, and S3 all in the order of their keys. */

@@ -10,6 +10,7 @@ import {
   subjectValue,
 } from './ident-document.ts'
 import { loginFrom, withNumber } from './login-name.ts'
+import { insertIdentity, newRow } from './users.ts'
 
 type UserRow = Selectable<UsersTable>
 type Db = Kysely<Schema>
@@ -110,16 +111,7 @@ export async function insertUser(db: Db, user: NewIdent, now: number): Promise<n
     if (logins.has(login)) continue
     const made = await db
       .insertInto('users')
-      .values({
-        login,
-        name: user.name,
-        email: user.email ?? null,
-        email_key: user.email?.toLowerCase() ?? null,
-        picture_url: user.picture_url ?? null,
-        quota: null,
-        disabled_at: null,
-        created_at: new Date(now).toISOString(),
-      })
+      .values(newRow({ login, name: user.name, email: user.email, pictureUrl: user.picture_url }, now))
       .onConflict((conflict) => conflict.doNothing())
       .returning('id')
       .executeTakeFirst()
@@ -154,19 +146,7 @@ export async function insertLink(
   subject: number | string,
   now: number,
 ): Promise<boolean> {
-  const made = await db
-    .insertInto('identities')
-    .values({
-      issuer: service,
-      subject: subjectText(subject),
-      user_id: id,
-      label: null,
-      created_at: new Date(now).toISOString(),
-    })
-    .onConflict((conflict) => conflict.doNothing())
-    .returning('user_id')
-    .executeTakeFirst()
-  return made !== undefined
+  return insertIdentity(db, id, { issuer: service, subject: subjectText(subject) }, now)
 }
 
 export async function removeLink(db: Db, id: number, service: Service): Promise<void> {

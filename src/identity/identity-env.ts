@@ -1,6 +1,6 @@
 import type { Context } from 'hono'
 
-/** What the routes of this room find in, and put into, the Hono context. */
+/** What the routes of this room and of `leases` find in, and put into, the Hono context. */
 export interface IdentityEnv {
   Variables: {
     /** Id of the request, as logs and error bodies name it. */

@@ -4,6 +4,7 @@ import { recordEvent } from './events.ts'
 import type { Service } from './ident-document.ts'
 import { documentsOf, insertLink, saveToken } from './ident-store.ts'
 import { loginFrom, withNumber } from './login-name.ts'
+import { newRow } from './users.ts'
 
 /** A user of glotpod.ident, checked. */
 export interface OldUser {
@@ -76,20 +77,14 @@ export async function moveNumbers(db: Kysely<Schema>): Promise<void> {
 
 async function insert(db: Kysely<Schema>, user: OldUser, now: number): Promise<void> {
   const wanted = loginFrom([user.email ?? undefined, user.name])
-  const email_key = user.email?.toLowerCase() ?? null
+  const { name, email, pictureUrl } = user
+  const email_key = email?.toLowerCase() ?? null
   for (let number = 1; number <= 1000; number++) {
     const made = await db
       .insertInto('users')
       .values({
         id: user.id,
-        login: withNumber(wanted, number),
-        name: user.name,
-        email: user.email,
-        email_key,
-        picture_url: user.pictureUrl,
-        quota: null,
-        disabled_at: null,
-        created_at: new Date(now).toISOString(),
+        ...newRow({ login: withNumber(wanted, number), name, email, pictureUrl }, now),
       })
       .onConflict((conflict) => conflict.doNothing())
       .returning('id')

@@ -1,4 +1,4 @@
-import type { Kysely, Selectable } from 'kysely'
+import type { Insertable, Kysely, Selectable } from 'kysely'
 import type { Schema, UsersTable } from '../database/schema.ts'
 import { TimoneError } from '../errors.ts'
 import { recordEvent } from './events.ts'
@@ -216,20 +216,32 @@ export class Users {
   }
 }
 
+/** A row of `users` that is about to be made. `now`: milliseconds since the epoch. */
+export function newRow(
+  user: Omit<NewUser, 'email' | 'pictureUrl'> & {
+    email?: string | null | undefined
+    pictureUrl?: string | null | undefined
+  },
+  now: number,
+): Insertable<UsersTable> {
+  const { login, name, email, pictureUrl } = user
+  return {
+    login,
+    name: name ?? login,
+    email: email ?? null,
+    email_key: email?.toLowerCase() ?? null,
+    picture_url: pictureUrl ?? null,
+    quota: null,
+    disabled_at: null,
+    created_at: new Date(now).toISOString(),
+  }
+}
+
 /** Undefined when login or address are taken. */
 async function insertUser(db: Kysely<Schema>, user: NewUser, now: number): Promise<User | undefined> {
   const row = await db
     .insertInto('users')
-    .values({
-      login: user.login,
-      name: user.name ?? user.login,
-      email: user.email ?? null,
-      email_key: user.email?.toLowerCase() ?? null,
-      picture_url: user.pictureUrl ?? null,
-      quota: null,
-      disabled_at: null,
-      created_at: new Date(now).toISOString(),
-    })
+    .values(newRow(user, now))
     .onConflict((conflict) => conflict.doNothing())
     .returningAll()
     .executeTakeFirst()
@@ -237,10 +249,10 @@ async function insertUser(db: Kysely<Schema>, user: NewUser, now: number): Promi
 }
 
 /** False when it is there already, or the user has another one of this issuer. */
-async function insertIdentity(
+export async function insertIdentity(
   db: Kysely<Schema>,
   userId: number,
-  { issuer, subject, label }: ForeignIdentity,
+  { issuer, subject, label }: Pick<ForeignIdentity, 'issuer' | 'subject' | 'label'>,
   now: number,
 ): Promise<boolean> {
   const made = await db

@@ -3,6 +3,7 @@ import type { Principal } from '../auth/principal.ts'
 import { allows } from '../auth/scope.ts'
 import { TimoneError } from '../errors.ts'
 import type { Event } from '../identity/events.ts'
+import { type IdentityEnv, sourceOf } from '../identity/identity-env.ts'
 import {
   type GitHubResource,
   includesLevel,
@@ -11,7 +12,6 @@ import {
   printGitHubResource,
 } from './github-resource.ts'
 import type { LeaseBroker } from './lease-broker.ts'
-import { type LeaseEnv, sourceOf } from './lease-env.ts'
 
 export interface GitHubRoutesOptions {
   broker: LeaseBroker
@@ -29,8 +29,8 @@ export const GITHUB = 'github'
 const OURS: ReadonlySet<string> = new Set(['v1', 'oidc', 'users'])
 
 /** `GET /api/{namespace}/{repository}`: an installation token of a GitHub App, in the words of tokman. */
-export function githubRoutes({ broker, identify, open, audit }: GitHubRoutesOptions): Hono<LeaseEnv> {
-  const app = new Hono<LeaseEnv>()
+export function githubRoutes({ broker, identify, open, audit }: GitHubRoutesOptions): Hono<IdentityEnv> {
+  const app = new Hono<IdentityEnv>()
 
   app.get('/api/:namespace/:repository', async (c, next) => {
     const { namespace, repository } = c.req.param()
@@ -87,7 +87,7 @@ function authorize(principal: Principal | undefined, asked: GitHubResource): Git
 }
 
 /** A page of another site must not reach the open mode through a name that leads here (DNS rebinding). */
-function isLocal(c: Context<LeaseEnv>): boolean {
+function isLocal(c: Context<IdentityEnv>): boolean {
   const host = URL.parse(`http://${c.req.header('host') ?? ''}`)?.hostname ?? ''
   return host === 'localhost' || host === '[::1]' || /^127(\.\d{1,3}){3}$/.test(host)
 }

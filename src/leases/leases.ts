@@ -3,6 +3,7 @@ import { SecretBox } from '../auth/secret-box.ts'
 import type { Tokens } from '../auth/tokens.ts'
 import type { Database } from '../database/connect.ts'
 import { recordEvent } from '../identity/events.ts'
+import type { IdentityEnv } from '../identity/identity-env.ts'
 import { principalOf } from '../identity/principals.ts'
 import { Sessions } from '../identity/sessions.ts'
 import { Users } from '../identity/users.ts'
@@ -10,7 +11,6 @@ import { GitHubApps, type GitHubAppsOptions } from './github-app.ts'
 import { GITHUB, githubRoutes } from './github-routes.ts'
 import type { LeaseSource } from './lease.ts'
 import { LeaseBroker } from './lease-broker.ts'
-import type { LeaseEnv } from './lease-env.ts'
 import { LeaseStore } from './lease-store.ts'
 import { OAuthProvider, type OAuthProviderOptions } from './oauth-provider.ts'
 import { oauthRoutes, type ProviderDescription } from './oauth-routes.ts'
@@ -41,7 +41,7 @@ export interface Leases {
   readonly store: LeaseStore
   /** For the page of a user's account. */
   readonly connections: UserConnections
-  routes(): Hono<LeaseEnv>
+  routes(): Hono<IdentityEnv>
   /** Renews what nobody has used for a day, every hour, until the function that it gives is called. */
   keepAlive(report: (failed: { source: string; error: unknown }) => void): () => void
 }
@@ -89,7 +89,7 @@ export function createLeases(options: LeasesOptions): Leases {
       return () => clearInterval(timer)
     },
     routes: () => {
-      const app = new Hono<LeaseEnv>()
+      const app = new Hono<IdentityEnv>()
       for (const path of ['/api/health', '/api/_health'])
         app.get(path, (c) => c.json({ message: 'ok' }, 200, { 'Cache-Control': 'no-store' }))
       app.get('/api/oidc/login', (c) => {

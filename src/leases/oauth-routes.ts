@@ -5,11 +5,11 @@ import type { SecretBox } from '../auth/secret-box.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Connections } from '../identity/connections.ts'
 import type { Event } from '../identity/events.ts'
+import { type IdentityEnv, sourceOf } from '../identity/identity-env.ts'
 import type { Session, Sessions } from '../identity/sessions.ts'
 import type { User, Users } from '../identity/users.ts'
 import type { LeaseKey, LeaseState } from './lease.ts'
 import type { LeaseBroker } from './lease-broker.ts'
-import { type LeaseEnv, sourceOf } from './lease-env.ts'
 import type { LeaseStore } from './lease-store.ts'
 import type { OAuthProvider } from './oauth-provider.ts'
 import { findPending, forgetPending, keepPending, PENDING_LIFE } from './pending.ts'
@@ -54,13 +54,13 @@ const SECRET = { 'Cache-Control': 'no-store' }
  * `/api/v1.0/authorizations` and `/api/v1.0/{provider}/authorize|redirect_uri|token|revoke`, in the words of tokenstore;
  * `/api/v1/` has the same in the flat shapes of the older ecocloud form. Whoever is not signed in gets 403, as there.
  */
-export function oauthRoutes(options: OAuthRoutesOptions): Hono<LeaseEnv> {
+export function oauthRoutes(options: OAuthRoutesOptions): Hono<IdentityEnv> {
   const { broker, store, connections, providers, sessions, users, identify, audit, box, url, now } = options
   const origins = new Set([new URL(url).origin, ...options.returnOrigins])
   const secure = url.startsWith('https:')
-  const app = new Hono<LeaseEnv>()
+  const app = new Hono<IdentityEnv>()
 
-  const callerOf = async (c: Context<LeaseEnv>): Promise<Caller> => {
+  const callerOf = async (c: Context<IdentityEnv>): Promise<Caller> => {
     const authorization = c.req.header('authorization')
     const session =
       authorization === undefined ? await sessions.of({ cookie: c.req.header('cookie') }) : undefined
@@ -85,7 +85,7 @@ export function oauthRoutes(options: OAuthRoutesOptions): Hono<LeaseEnv> {
     if (scopes === 'full' || !allows(scopes, wanted))
       throw new TimoneError('forbidden', `this needs the scope lease:${provider}:token`)
   }
-  const providerOf = (c: Context<LeaseEnv>) => {
+  const providerOf = (c: Context<IdentityEnv>) => {
     const id = c.req.param('provider') ?? ''
     const found = providers.get(id)
     if (found === undefined) throw new TimoneError('not_found', 'there is no such provider')
@@ -119,7 +119,7 @@ export function oauthRoutes(options: OAuthRoutesOptions): Hono<LeaseEnv> {
     return c.json(list, 200, SECRET)
   })
 
-  const authorize = async (c: Context<LeaseEnv>): Promise<string> => {
+  const authorize = async (c: Context<IdentityEnv>): Promise<string> => {
     const { session } = await callerOf(c)
     const { id, source } = providerOf(c)
     if (session === undefined)

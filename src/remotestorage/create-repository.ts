@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { systemCode } from '../errors.ts'
-import { syncFolder } from '../storage/durable-file.ts'
+import { syncFolder } from '../sync-folder.ts'
 import { runGit } from './git-process.ts'
 
 const CONFIG: readonly (readonly [string, string])[] = [

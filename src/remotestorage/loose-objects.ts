@@ -4,8 +4,9 @@ import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { deflate, deflateSync } from 'node:zlib'
 import { systemCode } from '../errors.ts'
-import { DurableFolders, syncFolder } from '../storage/durable-file.ts'
+import { DurableFolders } from '../storage/durable-file.ts'
 import { fileError } from '../storage/file-errors.ts'
+import { syncFolder } from '../sync-folder.ts'
 
 const deflateElsewhere = promisify(deflate)
 /** Smaller ones are compressed at once: handing them to a thread takes longer. */

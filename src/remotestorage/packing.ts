@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { syncFolder } from '../storage/durable-file.ts'
+import { syncFolder } from '../sync-folder.ts'
 import { runGit } from './git-process.ts'
 
 /**

@@ -2,7 +2,7 @@ import type { ChildProcessWithoutNullStreams } from 'node:child_process'
 import { rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { TimoneError } from '../errors.ts'
-import { syncFolder } from '../storage/durable-file.ts'
+import { syncFolder } from '../sync-folder.ts'
 import { spawnGit } from './git-process.ts'
 
 export const MAIN = 'refs/heads/main'

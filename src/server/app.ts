@@ -7,7 +7,6 @@ import { accessRoutes } from '../access/routes.ts'
 import type { Transfers } from '../access/transfers.ts'
 import { TimoneError } from '../errors.ts'
 import type { IdentityEnv } from '../identity/identity-env.ts'
-import type { LeaseEnv } from '../leases/lease-env.ts'
 import { type LockRoutesOptions, lockRoutes } from '../lfs/lock-routes.ts'
 import { type LfsRoutesOptions, lfsRoutes } from '../lfs/routes.ts'
 import { VERSION } from '../version.ts'
@@ -30,7 +29,7 @@ export interface AppOptions extends LfsRoutesOptions, LockRoutesOptions {
   /** Routes that let apps into users' storage; undefined: there is none. */
   apps?: Hono<IdentityEnv> | undefined
   /** Routes of the lease broker. */
-  leases: Hono<LeaseEnv>
+  leases: Hono<IdentityEnv>
   /** Told of each error before it is answered. */
   report: (error: unknown, problem: Problem, record: RequestRecord) => void
 }

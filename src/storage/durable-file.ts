@@ -3,20 +3,9 @@ import { IncomingMessage } from 'node:http'
 import { dirname } from 'node:path'
 import { type Readable, Writable } from 'node:stream'
 import { systemCode } from '../errors.ts'
+import { syncFolder } from '../sync-folder.ts'
 import { failureOf, HashCheck } from './hash-check.ts'
 import { pour } from './pour.ts'
-
-/** Makes what was created, linked, renamed or removed in `folder` survive a power cut. */
-export async function syncFolder(folder: string): Promise<void> {
-  // Windows cannot open a folder to flush it; NTFS journals names by itself.
-  if (process.platform === 'win32') return
-  const handle = await open(folder, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-}
 
 /**
  * Creates folders so that they survive a power cut, and remembers which are known to, so that each costs once.
