@@ -1,5 +1,5 @@
 import { readSettings } from '../config/load-settings.ts'
-import { SERVER_SETTINGS, type Setting, type SettingKey } from '../config/server-settings.ts'
+import { SERVER_SETTINGS, type Setting, type SettingKey } from '../config/settings-table.ts'
 import { type Io, print, printJson, say } from './io.ts'
 
 /**

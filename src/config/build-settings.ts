@@ -3,8 +3,9 @@ import path from 'node:path'
 import { TimoneError } from '../errors.ts'
 import { buildLogin } from './build-login.ts'
 import type { ResolvedSettings } from './resolve-settings.ts'
-import { SERVER_SETTINGS, type ServerSettings, type SettingKey } from './server-settings.ts'
+import type { ServerSettings } from './server-settings.ts'
 import type { ListenAddress } from './setting-types.ts'
+import { SERVER_SETTINGS, type SettingKey } from './settings-table.ts'
 
 /** What the settings amount to; the token secret and encryption keys are found later, for they may have to be made. */
 export interface BuiltSettings {

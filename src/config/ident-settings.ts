@@ -1,7 +1,7 @@
 import { parse, type TomlTable } from 'smol-toml'
 import { z } from 'zod'
 import { TimoneError } from '../errors.ts'
-import type { SettingKey } from './server-settings.ts'
+import type { SettingKey } from './settings-table.ts'
 
 const text = z.string().optional()
 const port = z.int().min(1).max(65_535).optional()

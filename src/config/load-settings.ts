@@ -11,8 +11,9 @@ import {
   TOKEN_SECRET,
 } from './generated-secret.ts'
 import { resolveSettings, SETTING_ENTRIES, type Source } from './resolve-settings.ts'
-import type { ServerSettings, SettingKey } from './server-settings.ts'
+import type { ServerSettings } from './server-settings.ts'
 import type { SettingType } from './setting-types.ts'
+import type { SettingKey } from './settings-table.ts'
 
 /** Options of the command line that are settings; undefined: not given. */
 export interface SettingFlags {

@@ -2,8 +2,8 @@ import path from 'node:path'
 import { TimoneError } from '../errors.ts'
 import { didYouMean } from './nearest.ts'
 import { PROVIDER_PATHS, type ProviderSettings, readProviders } from './provider-settings.ts'
-import { SERVER_SETTINGS, type Setting, type SettingKey } from './server-settings.ts'
 import { readSetting, type SettingValues } from './setting-types.ts'
+import { SERVER_SETTINGS, type Setting, type SettingKey } from './settings-table.ts'
 import { readTomlSettings } from './toml-file.ts'
 
 /** Where a value came from. */
