@@ -11,9 +11,9 @@ export interface Serving {
   stop(): Promise<void>
 }
 
-/** `timone serve` in a process of its own, on a free port and a folder that is gone afterwards. */
-export async function startServing(env: Record<string, string>): Promise<Serving> {
-  const cwd = await mkdtemp(join(tmpdir(), 'timone serving '))
+/** `timone serve` in a process of its own, on a free port and a folder that is gone afterwards, unless one is given. */
+export async function startServing(env: Record<string, string>, folder?: string): Promise<Serving> {
+  const cwd = folder ?? (await mkdtemp(join(tmpdir(), 'timone serving ')))
   const child = spawn(process.execPath, [resolve('src/main.ts'), 'serve', '--listen', '127.0.0.1:0'], {
     cwd,
     env: { PATH: process.env.PATH ?? '', ...env },
@@ -39,7 +39,7 @@ export async function startServing(env: Record<string, string>): Promise<Serving
     stop: async () => {
       const exit = new Promise((done) => child.once('exit', done))
       if (child.exitCode === null && child.kill('SIGKILL')) await exit
-      await rm(cwd, { recursive: true, force: true })
+      if (folder === undefined) await rm(cwd, { recursive: true, force: true })
     },
   }
 }
