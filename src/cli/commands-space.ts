@@ -43,3 +43,35 @@ export function addSpace(root: Command, io: Io, done: Done): void {
     ['timone space export bob bob.bundle', 'then: git clone bob.bundle'],
   ])
 }
+
+/** `timone import python-remotestorage`. */
+export function addImportRemoteStorage(root: Command, io: Io, done: Done): void {
+  const above = root.commands.find((command) => command.name() === 'import')
+  if (above === undefined) throw new TypeError('the command import comes first')
+  const command = above
+    .command('python-remotestorage')
+    .summary('take over the storage of python-remotestorage')
+    .description(
+      'Takes over the Git repositories, one for each module, that python-remotestorage made in the folder it ran in: each ' +
+        'becomes a folder of the storage, each of its commits a commit, with content types from the messages. Apps that ' +
+        'its .auth names are let in without being asked about, until that is revoked. Stop it first.',
+    )
+    .argument('<folder>', 'where it ran: with its repositories and .auth')
+    .option('--user <login>', 'whose storage it becomes; added if need be (required)')
+    .option('--salt <text>', 'SALT of its auth.py, if that was changed')
+    .option('--yes', 'write; without it, only say what would be done')
+    .option('--config <file>', "the server's TOML file")
+    .option('--data <dir>', "the server's data folder (default: ./timone-data)")
+    .option('--json', 'print as JSON')
+    .action(async (folder: string, options) => {
+      const { importRemoteStorage } = await import('./import-remotestorage.ts')
+      done(await importRemoteStorage(folder, options, io))
+    })
+  examples(command, [
+    [
+      'timone import python-remotestorage /srv/rs --user bob --config /etc/timone.toml',
+      'what would be done?',
+    ],
+    ['timone import python-remotestorage /srv/rs --user bob --config /etc/timone.toml --yes', 'do it'],
+  ])
+}

@@ -6,7 +6,7 @@ import { addAuditTrail, addImportIdent } from './commands-identity.ts'
 import { addImportTokenstore, addSecrets } from './commands-leases.ts'
 import { addPeople } from './commands-people.ts'
 import { addSignIn } from './commands-sign-in.ts'
-import { addSpace } from './commands-space.ts'
+import { addImportRemoteStorage, addSpace } from './commands-space.ts'
 import { addGitLfsAuthenticate } from './commands-ssh.ts'
 import { addCache, addTransfers, addUploads } from './commands-transfers.ts'
 import { addUsage } from './commands-usage.ts'
@@ -60,6 +60,7 @@ export function commandTree(io: Io, done: Done): Command {
   addSecrets(root, io, done)
   addImportTokenstore(root, io, done)
   addImportIdent(root, io, done)
+  addImportRemoteStorage(root, io, done)
   addConfig(root, io, done)
   addCache(root, io, done)
   addCompletion(root, io, done)

@@ -123,7 +123,7 @@ export async function applyChange(
 export const FULL = 'the storage is full: delete something, or ask for a larger quota'
 
 /** Collects what has to be written for new folders. */
-class FolderWriter {
+export class FolderWriter {
   readonly objects: NewObject[] = []
   readonly folders = new Map<string, Folder>()
 

@@ -23,20 +23,27 @@ export interface CommitText extends Commit {
   readonly author: Author
   /** Milliseconds since the epoch. */
   readonly at: number
+  /** When it was first done, where that was elsewhere and earlier. */
+  readonly authoredAt?: number
+  /** Lines behind the message, `Name: value`. */
+  readonly trailers?: readonly string[]
 }
 
 /** Content of a commit object (gitformat-commit): the user is the author, the trailers say the rest. */
-export function printCommit({ tree, bytes, parent, subject, author, at }: CommitText): Buffer {
-  const who = `${word(author.login)} <${word(author.email ?? author.login)}> ${Math.floor(at / 1000)} +0000`
+export function printCommit(commit: CommitText): Buffer {
+  const { tree, bytes, parent, subject, author, at, authoredAt = at, trailers = [] } = commit
+  const who = `${word(author.login)} <${word(author.email ?? author.login)}>`
+  const time = (milliseconds: number): string => `${Math.floor(milliseconds / 1000)} +0000`
   const lines = [
     `tree ${tree}`,
     ...(parent === undefined ? [] : [`parent ${parent}`]),
-    `author ${who}`,
-    `committer ${who}`,
+    `author ${who} ${time(authoredAt)}`,
+    `committer ${who} ${time(at)}`,
     '',
     subject,
     '',
     `Client: ${word(author.client)}`,
+    ...trailers,
     `Bytes: ${bytes}`,
     '',
   ]
@@ -51,6 +58,15 @@ export function parseCommit(content: Buffer): Commit {
   const [, bytes = '0'] = /\nBytes: (\d+)\s*$/.exec(text) ?? []
   return { tree, bytes: Number(bytes) }
 }
+
+/** When a commit was made, milliseconds since the epoch; whatever else wrote it, a time that a `Date` can hold. */
+export function committedAt(content: Buffer): number {
+  const [, seconds = '0'] = /\ncommitter [^\n]*?(\d+) [+-]\d{4}\n/.exec(content.toString('latin1')) ?? []
+  return Math.min(Number(seconds), MAX_SECONDS) * 1000
+}
+
+/** The end of the year 9999. */
+const MAX_SECONDS = 253_402_300_799
 
 /** Names and addresses of commits hold neither angle brackets nor line feeds (git ident.c, `crud`). */
 function word(text: string): string {

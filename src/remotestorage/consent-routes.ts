@@ -13,6 +13,7 @@ import { checkCsrf, type Session, type Sessions } from '../identity/sessions.ts'
 import type { TokenGrant } from '../identity/token-endpoint.ts'
 import { type AppRequest, answerAddress, fieldsOf, parseAppRequest } from './app-request.ts'
 import { describeAppScope, includesAll, printAppScopes, storageScopes } from './app-scopes.ts'
+import { isOldGrant, type OldGrantData } from './old-grants.ts'
 
 export interface ConsentOptions {
   sessions: Sessions
@@ -35,6 +36,12 @@ interface CodeData {
 /** What belongs to an app's token: consent is remembered for this address only. */
 interface AppData {
   redirectUri: string
+}
+
+function isSameApp(client: string, data: unknown, request: AppRequest): boolean {
+  if (typeof data !== 'object' || data === null) return false
+  if ('md5' in data) return isOldGrant(data as OldGrantData, request)
+  return client === request.origin && (data as AppData).redirectUri === request.redirectUri
 }
 
 /** `GET` and `POST /oauth/{login}`: the page where people let apps into their storage. */
@@ -77,10 +84,7 @@ export function consentRoutes({ sessions, tokens, record }: ConsentOptions): Hon
   const isRemembered = async ({ user }: Session, request: AppRequest): Promise<boolean> =>
     (await tokens.list(user.id)).some(
       ({ kind, client, scopes, data }) =>
-        kind === 'app' &&
-        client === request.origin &&
-        (data as AppData | undefined)?.redirectUri === request.redirectUri &&
-        includesAll(scopes, request.scopes),
+        kind === 'app' && includesAll(scopes, request.scopes) && isSameApp(client, data, request),
     )
 
   app.get('/oauth/:login', (c) =>

@@ -1,3 +1,4 @@
+import { TimoneError } from '../errors.ts'
 import { type DocumentFacts, parseLine, printLine } from './document-line.ts'
 import { ATTRIBUTES } from './names.ts'
 
@@ -110,6 +111,14 @@ export class Folder {
     return Buffer.from(this.entries.map(({ raw }) => raw).join(''), 'latin1')
   }
 
+  /** With other entries in the places of those keys; undefined: with none. */
+  withAll(changes: ReadonlyMap<string, Entry | undefined>): Folder {
+    const kept = this.entries.filter(({ key }) => !changes.has(key))
+    const added = [...changes.values()].filter((entry) => entry !== undefined)
+    const inOrder = (one: Entry, two: Entry): number => (one.key < two.key ? -1 : 1)
+    return new Folder([...kept, ...added].sort(inOrder))
+  }
+
   #find(key: string): Entry | undefined {
     const entry = this.entries[this.#place(key)]
     return entry?.key === key ? entry : undefined
@@ -138,12 +147,14 @@ export function attributesOid(tree: Buffer): string | undefined {
 }
 
 /** Entries of a tree object: `<mode> <name> NUL <20 bytes>` each (gitformat-pack, "tree"). */
-function* treeEntries(tree: Buffer): Generator<{ mode: string; name: string; raw: string }> {
+export function* treeEntries(tree: Buffer): Generator<{ mode: string; name: string; raw: string }> {
   const text = tree.toString('latin1')
   for (let at = 0; at < text.length; ) {
     const space = text.indexOf(' ', at)
     const nul = text.indexOf('\0', space)
     const end = nul + 21
+    if (space < 0 || nul < 0 || end > text.length)
+      throw new TimoneError('internal', 'a folder of a storage is damaged: restore it from a backup')
     yield { mode: text.slice(at, space), name: text.slice(space + 1, nul), raw: text.slice(at, end) }
     at = end
   }

@@ -39,6 +39,18 @@ function decodeName(part: string): string {
   } catch {
     throw malformed('a name is not UTF-8, percent-encoded')
   }
+  return checkName(name)
+}
+
+/** Gives back the names of a path that {@link parseStoragePath} could have given. @throws {TimoneError} as it does */
+export function checkNames(segments: readonly string[]): string[] {
+  const names = segments.map(checkName)
+  if (printStoragePath({ segments: names, folder: true }).length > MAX_PATH) throw tooLong()
+  return names
+}
+
+/** Gives back a name that a document or folder may have. @throws {TimoneError} `malformed` or `uri_too_long` */
+function checkName(name: string): string {
   if (name === '' || name === '.' || name === '..') throw malformed('a name may not be empty, . or ..')
   if (/[/\0]/.test(name)) throw malformed('a name may hold neither / nor NUL')
   // A URL with bytes outside of ASCII is none; half of a surrogate pair has no UTF-8.

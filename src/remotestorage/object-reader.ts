@@ -5,6 +5,8 @@ import { spawnGit } from './git-process.ts'
 export interface ReadObject {
   readonly oid: string
   readonly type: string
+  /** Bytes. */
+  readonly size: number
   readonly content: Buffer
 }
 
@@ -39,6 +41,11 @@ export class ObjectReader {
   /** The id of what a ref names; undefined when the ref does not exist. */
   async resolve(name: string): Promise<string | undefined> {
     return (await this.#ask(`info ${name}\n`, false))?.oid
+  }
+
+  /** Bytes of an object; undefined when there is none. */
+  async size(oid: string): Promise<number | undefined> {
+    return (await this.#ask(`info ${oid}\n`, false))?.size
   }
 
   /** Ends the process; the next question starts another. */
@@ -101,7 +108,13 @@ export class ObjectReader {
       }
       this.#waiting.shift()
       if (missing) question.resolve(undefined)
-      else question.resolve({ oid, type, content: bytes.subarray(end + 1, end + 1 + length) })
+      else
+        question.resolve({
+          oid,
+          type,
+          size: Number(size),
+          content: bytes.subarray(end + 1, end + 1 + length),
+        })
       bytes = bytes.subarray(whole)
     }
     this.#chunks = bytes.length === 0 ? [] : [bytes]

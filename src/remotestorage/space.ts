@@ -30,6 +30,14 @@ export interface Snapshot extends State {
   readonly commit: string | undefined
 }
 
+/** What {@link Space.advance} gives to whoever makes a commit. */
+export interface Tools {
+  readonly head: Snapshot
+  load(tree: string): Promise<Folder>
+  /** Makes objects durable. */
+  write(objects: readonly NewObject[]): Promise<void>
+}
+
 interface Pending {
   change: Change
   author: Author
@@ -111,6 +119,28 @@ export class Space {
     })
   }
 
+  /**
+   * Moves `main` to the commit that `build` makes on top of what is there, as often as others are faster. For commands
+   * that have the space to themselves in their own process.
+   * @param build undefined: there is nothing to do
+   * @returns the commit; undefined when there was nothing to do
+   * @throws {TimoneError} `throttled` when others write without a pause
+   */
+  async advance(build: (tools: Tools) => Promise<string | undefined>): Promise<string | undefined> {
+    await this.#make()
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      if (attempt > 0) await sleep(Math.random() * 10 * Math.min(attempt, 10))
+      const head = await this.snapshot()
+      const commit = await build({
+        head,
+        load: (tree) => this.#load(tree),
+        write: (objects) => this.#objects.write(objects),
+      })
+      if (commit === undefined || (await this.#ref.move(head.commit ?? NO_COMMIT, commit))) return commit
+    }
+    throw busy()
+  }
+
   /** Ends the processes; the next use starts them again. */
   close(): void {
     this.reader.close()
@@ -136,10 +166,7 @@ export class Space {
   }
 
   async #writeBatch(batch: readonly Pending[]): Promise<void> {
-    if (!(await this.#exists())) {
-      await createRepository(this.gitDir)
-      this.#there = true
-    }
+    await this.#make()
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       // Not all at once, or the same ones lose again.
       if (attempt > 0) await sleep(Math.random() * 10 * Math.min(attempt, 10))
@@ -193,6 +220,12 @@ export class Space {
 
   async #load(tree: string): Promise<Folder> {
     return tree === EMPTY_TREE ? Folder.EMPTY : this.#cache.load(this.reader, tree)
+  }
+
+  async #make(): Promise<void> {
+    if (await this.#exists()) return
+    await createRepository(this.gitDir)
+    this.#there = true
   }
 
   async #exists(): Promise<boolean> {

@@ -1,10 +1,10 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { connect } from '../../src/database/connect.ts'
-import { OpaqueTokens } from '../../src/identity/opaque-tokens.ts'
+import { OpaqueTokens, tokenRow } from '../../src/identity/opaque-tokens.ts'
 import { Sessions } from '../../src/identity/sessions.ts'
 import { Users } from '../../src/identity/users.ts'
 import { type TestDatabase, testPostgres } from '../helpers/postgres.ts'
@@ -158,6 +158,29 @@ describe.each(['sqlite', 'postgres'] as const)('letting apps in, in %s', (kind) 
     const events = await running.database.db.selectFrom('events').selectAll().execute()
     expect(events.filter(({ action }) => action === 'app.consent').length).toBeGreaterThan(0)
     expect(JSON.stringify(events)).not.toContain(token)
+  })
+
+  test('an app that the earlier system let in is not asked about, until that is revoked', async () => {
+    const md5 = createHash('md5').update('salt of the earthsome app').update(`${APP}/old`).digest('hex')
+    const grant = { userId: bob, scopes: ['storage:maps:rw'], client: `app ${md5}` }
+    const data = { md5, salt: 'salt of the earth' }
+    const row = tokenRow({ ...grant, kind: 'app', data }, randomUUID(), null, Date.now())
+    await running.database.db.insertInto('tokens').values(row).execute()
+    const old = { client_id: 'some app', redirect_uri: `${APP}/old`, scope: 'maps:r' }
+    expect((await look({ ...old, client_id: 'some' })).status).toBe(200)
+    const taken = await look(old)
+    expect([taken.status, taken.headers.get('location')]).toEqual([
+      303,
+      expect.stringMatching(/^https:\/\/app\.example\/old#access_token=tmo_/),
+    ])
+    // For less only, from the same address, without a query, and for who is signed in.
+    expect((await look({ ...old, scope: 'maps:r notes:r' })).status).toBe(200)
+    expect((await look({ ...old, redirect_uri: `${APP}/old?next=x` })).status).toBe(200)
+    expect((await look(old, {})).headers.get('location')).toMatch(/^\/auth\/login/)
+    for (const text of [md5, row.id, row.client])
+      expect((await get('/storage/bob/maps/', text)).status).toBe(401)
+    await new OpaqueTokens(running.database.db).revoke(row.id)
+    expect((await look({ ...old, scope: 'maps:rw' })).status).toBe(200)
   })
 
   test.each([

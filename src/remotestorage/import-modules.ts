@@ -1,0 +1,339 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { isTimoneError, TimoneError } from '../errors.ts'
+import type { User } from '../identity/users.ts'
+import { findEntry } from './change.ts'
+import { committedAt, printCommit } from './commit.ts'
+import { createRepository } from './create-repository.ts'
+import { editTree, type Placement } from './edit.ts'
+import { documentEntry, type Folder, factsOf } from './folder.ts'
+import { spawnGit } from './git-process.ts'
+import type { Reception } from './incoming.ts'
+import { type LargeDocuments, type LargeObject, printPointer } from './large-documents.ts'
+import { makeObject, type NewObject } from './loose-objects.ts'
+import { checkNames, printStoragePath, toGitName } from './names.ts'
+import { ObjectReader } from './object-reader.ts'
+import {
+  findBlob,
+  listChanges,
+  listCommits,
+  type OldChange,
+  type OldCommit,
+  type OldModule,
+} from './old-modules.ts'
+import type { Space, Tools } from './space.ts'
+
+export interface ModuleImport {
+  space: Space
+  user: Pick<User, 'id' | 'login' | 'email'>
+  reception: Reception
+  large: LargeDocuments
+  /** Told of each thing that cannot be taken over. */
+  skipped: (what: string) => void
+  /** False: only find out what would be done. */
+  write: boolean
+}
+
+export interface ImportedModules {
+  /** Names of those that were taken over. */
+  modules: string[]
+  /** Names of those that are folders of the storage already, and were left alone. */
+  present: string[]
+  commits: number
+  /** Documents put and deleted by them. */
+  changes: number
+  /** Large documents, each counted once. */
+  large: number
+}
+
+/** A commit and what it changes, in the words of the new storage. */
+interface Step {
+  readonly module: OldModule
+  readonly commit: OldCommit
+  readonly puts: readonly { names: readonly string[]; blob: string | undefined; type: string | undefined }[]
+}
+
+/** Commits whose objects are written together. */
+const TOGETHER = 64
+/** Documents that one commit may change: a few trees that hold each other many times can name more than there are atoms. */
+const MAX_CHANGES = 1_000_000
+/** Bytes of documents that may be held until they are written. */
+const MAX_HELD = 32 * 2 ** 20
+
+/**
+ * Takes over repositories of the earlier system: each becomes a folder of the storage, each of its commits one of ours,
+ * in the order of their times. All of it appears at once, when `main` is moved.
+ * @throws {TimoneError} `internal` when a repository is damaged; what the object store throws
+ */
+export async function importModules(
+  modules: readonly OldModule[],
+  options: ModuleImport,
+): Promise<ImportedModules> {
+  const { space } = options
+  const source = await openSource(modules)
+  try {
+    const result: ImportedModules = { modules: [], present: [], commits: 0, changes: 0, large: 0 }
+    const wanted = new Map<string, OldModule>()
+    const { folder } = await space.folder(await space.snapshot(), [])
+    for (const module of modules) {
+      const { name } = module
+      if (wanted.has(name)) options.skipped(`repository ${name}.git: there is one without .git`)
+      else if (folder.folder(toGitName(name)) ?? folder.document(toGitName(name))) result.present.push(name)
+      else wanted.set(name, module)
+    }
+    const steps = await readSteps([...wanted.values()], source, options.skipped)
+    const taken = new Set(steps.map(({ module }) => module.name))
+    result.modules = [...wanted.keys()].filter((name) => taken.has(name))
+    result.commits = steps.length
+    result.changes = steps.reduce((sum, { puts }) => sum + puts.length, 0)
+    const documents = new Documents(source, options)
+    if (options.write) {
+      if (steps.length > 0) await space.advance((tools) => writeSteps(steps, tools, documents, options))
+      // Pruning in another process may have taken one before anything referred to it.
+      await documents.ensureLarge()
+    } else for (const { puts } of steps) for (const { blob } of puts) await documents.count(blob)
+    return { ...result, large: documents.large }
+  } finally {
+    await source.close()
+  }
+}
+
+interface Source {
+  gitDir: string
+  reader: ObjectReader
+  close(): Promise<void>
+}
+
+/** An empty repository that finds their objects: git reads those, and not their settings. */
+async function openSource(modules: readonly OldModule[]): Promise<Source> {
+  const folder = await mkdtemp(join(tmpdir(), 'timone-import-'))
+  const gitDir = join(folder, 'source.git')
+  await createRepository(gitDir)
+  const lines = modules.map(({ objects }) => JSON.stringify(objects))
+  await writeFile(join(gitDir, 'objects', 'info', 'alternates'), `${lines.join('\n')}\n`)
+  const reader = new ObjectReader(gitDir)
+  const close = (): Promise<void> => {
+    reader.close()
+    return rm(folder, { recursive: true, force: true })
+  }
+  return { gitDir, reader, close }
+}
+
+async function readSteps(
+  modules: readonly OldModule[],
+  { gitDir, reader }: Source,
+  skipped: (what: string) => void,
+): Promise<Step[]> {
+  const queues = await Promise.all(
+    modules.map(async (module) => {
+      const steps: Step[] = []
+      let before: string | undefined
+      for (const commit of await listCommits(gitDir, reader, module.head)) {
+        const changes: OldChange[] = []
+        for await (const change of listChanges(reader, before, commit.tree)) {
+          changes.push(change)
+          if (changes.length > MAX_CHANGES)
+            throw new TimoneError('too_large', `commit ${commit.oid} of ${module.name} changes too much`)
+        }
+        before = commit.tree
+        const same = changes.length === 0 ? await retyped(reader, commit) : undefined
+        const puts: Step['puts'][number][] = []
+        for (const { names, blob } of same === undefined ? changes : [same]) {
+          const path = names.join('/')
+          const kept = decodeNames([Buffer.from(module.name).toString('latin1'), ...names])
+          if (kept === undefined) skipped(`${module.name}/${path}: the name cannot be kept`)
+          else puts.push({ names: kept, blob, type: typeOf(commit.message, path) })
+        }
+        if (puts.length > 0) steps.push({ module, commit, puts })
+      }
+      return steps
+    }),
+  )
+  // The earliest of the next ones, again and again: the order within each stays.
+  const next = queues.map(() => 0)
+  const merged: Step[] = []
+  for (;;) {
+    let best: number | undefined
+    for (const [index, steps] of queues.entries()) {
+      const at = steps[next[index] as number]?.commit.at
+      const least = best === undefined ? undefined : queues[best]?.[next[best] as number]?.commit.at
+      if (at !== undefined && (least === undefined || at < least)) best = index
+    }
+    if (best === undefined) return merged
+    merged.push(queues[best]?.[next[best] as number] as Step)
+    next[best] = (next[best] as number) + 1
+  }
+}
+
+async function writeSteps(
+  steps: readonly Step[],
+  { head, load, write }: Tools,
+  documents: Documents,
+  { user }: ModuleImport,
+): Promise<string> {
+  const folders = new Map<string, Folder>()
+  const find = async (tree: string): Promise<Folder> => folders.get(tree) ?? load(tree)
+  let objects = new Map<string, NewObject>()
+  let held = 0
+  let state = head
+  let last = await documents.timeOf(head.commit)
+  const flush = async (): Promise<void> => {
+    await write([...objects.values()])
+    objects = new Map()
+    folders.clear()
+    held = 0
+  }
+  for (const [index, { module, commit, puts }] of steps.entries()) {
+    const placements: Placement[] = []
+    for (const { names, blob, type } of puts) {
+      const gitNames = names.map(toGitName)
+      const name = gitNames.at(-1) as string
+      if (blob === undefined) placements.push({ names: gitNames, folder: false, entry: undefined })
+      else {
+        const old = await findEntry(state.tree, names, false, find)
+        const document = await documents.take(blob)
+        if (document.object !== undefined) objects.set(document.oid, document.object)
+        held += document.object?.content.length ?? 0
+        const facts = {
+          type: type ?? (old === undefined ? 'application/octet-stream' : factsOf(old).type),
+          length: document.length,
+          modified: commit.at,
+          large: document.large,
+        }
+        const entry = documentEntry(name, document.oid, facts)
+        placements.push({ names: gitNames, folder: false, entry })
+      }
+      if (held > MAX_HELD) await flush()
+    }
+    const edited = await editTree(state, placements, find)
+    last = Math.max(last, commit.at)
+    const text = printCommit({
+      tree: edited.tree,
+      bytes: edited.bytes,
+      parent: state.commit,
+      subject: subjectOf(module, puts),
+      author: { login: user.login, email: user.email, client: 'python-remotestorage' },
+      at: last,
+      authoredAt: commit.at,
+      trailers: [`Imported: ${commit.oid}`],
+    })
+    const made = makeObject('commit', text)
+    for (const object of [...edited.objects, made]) objects.set(object.oid, object)
+    for (const [tree, folder] of edited.folders) folders.set(tree, folder)
+    state = { commit: made.oid, tree: edited.tree, bytes: edited.bytes }
+    if ((index + 1) % TOGETHER === 0) await flush()
+  }
+  await flush()
+  return state.commit as string
+}
+
+function subjectOf(module: OldModule, puts: Step['puts']): string {
+  const [first] = puts
+  if (puts.length !== 1 || first === undefined)
+    return `IMPORT ${printStoragePath({ segments: [module.name], folder: true })}`
+  const path = printStoragePath({ segments: first.names, folder: false })
+  return `${first.blob === undefined ? 'DELETE' : 'PUT'} ${path}`
+}
+
+interface Taken {
+  readonly oid: string
+  readonly length: number
+  readonly large: boolean
+  /** Undefined: it was written before. */
+  readonly object: NewObject | undefined
+}
+
+/** Brings contents over, each once. */
+class Documents {
+  readonly #source: Source
+  readonly #options: ModuleImport
+  readonly #large = new Map<string, LargeObject & { pointer: string }>()
+  readonly #counted = new Set<string>()
+
+  constructor(source: Source, options: ModuleImport) {
+    this.#source = source
+    this.#options = options
+  }
+
+  get large(): number {
+    return this.#options.write ? this.#large.size : this.#counted.size
+  }
+
+  /** For a run that writes nothing. */
+  async count(blob: string | undefined): Promise<void> {
+    const size = blob === undefined ? 0 : await this.#source.reader.size(blob)
+    if (blob !== undefined && (size ?? 0) >= this.#options.reception.large) this.#counted.add(blob)
+  }
+
+  async take(blob: string): Promise<Taken> {
+    const known = this.#large.get(blob)
+    if (known !== undefined) return { oid: known.pointer, length: known.size, large: true, object: undefined }
+    const size = await this.#source.reader.size(blob)
+    if (size !== undefined && size >= this.#options.reception.large) {
+      const object = await this.#store(blob)
+      const pointer = makeObject('blob', printPointer(object))
+      this.#large.set(blob, { ...object, pointer: pointer.oid })
+      return { oid: pointer.oid, length: object.size, large: true, object: pointer }
+    }
+    const { content = Buffer.alloc(0) } = (await this.#source.reader.read(blob)) ?? {}
+    const object = makeObject('blob', content)
+    return { oid: object.oid, length: content.length, large: false, object }
+  }
+
+  /** Puts large ones into the store again that are there no longer. */
+  async ensureLarge(): Promise<void> {
+    const { large, user } = this.#options
+    for (const [blob, object] of this.#large) if (!(await large.has(user.id, object))) await this.#store(blob)
+  }
+
+  /** When a commit of the storage was made; 0 without one. */
+  async timeOf(commit: string | undefined): Promise<number> {
+    const object = commit === undefined ? undefined : await this.#options.space.reader.read(commit)
+    return object === undefined ? 0 : committedAt(object.content)
+  }
+
+  /** Through a temporary file: memory stays what it is. */
+  async #store(blob: string): Promise<LargeObject> {
+    const { reception, large, user } = this.#options
+    const git = spawnGit(this.#source.gitDir, ['cat-file', 'blob', blob])
+    git.stdin.end()
+    git.stderr.resume()
+    const incoming = await reception.receive(git.stdout, Number.MAX_SAFE_INTEGER)
+    if (incoming.kind !== 'large') throw new TypeError('it was said to be large')
+    try {
+      await large.store(user.id, incoming)
+      return { oid: incoming.oid, size: incoming.size }
+    } finally {
+      await incoming.drop()
+    }
+  }
+}
+
+/** A document that was put again with the same bytes, perhaps under another type: only the message says so. */
+async function retyped(reader: ObjectReader, { tree, message }: OldCommit): Promise<OldChange | undefined> {
+  for (let at = message.indexOf(' '); message.startsWith('+') && at > 0; at = message.indexOf(' ', at + 1)) {
+    const names = message.slice(1, at).split('/')
+    const blob = await findBlob(reader, tree, names)
+    if (blob !== undefined) return { names, blob }
+  }
+  return undefined
+}
+
+/** The type that `+path type` gives; undefined: the message is another one, or no header could hold the type. */
+function typeOf(message: string, path: string): string | undefined {
+  if (!message.startsWith(`+${path} `)) return undefined
+  const type = message.slice(path.length + 2).trim()
+  return /^[\x21-\x7e](?:[\t\x20-\x7e]{0,398}[\x21-\x7e])?$/.test(type) ? type : undefined
+}
+
+/** Undefined: the new storage cannot have these names. */
+function decodeNames(names: readonly string[]): string[] | undefined {
+  try {
+    const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+    return checkNames(names.map((name) => decoder.decode(Buffer.from(name, 'latin1'))))
+  } catch (error) {
+    if (error instanceof TypeError || isTimoneError(error)) return undefined
+    throw error
+  }
+}
