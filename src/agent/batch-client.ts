@@ -17,8 +17,8 @@ export interface WantedObject {
 
 /** What the server says about one object. */
 export type BatchVerdict =
-  /** Move it, by timone's own transfer. */
-  | { kind: 'move'; action: Action; verify: Action | undefined }
+  /** Move it, by timone's own transfer; without an action, where standalone mode says. */
+  | { kind: 'move'; action: Action | null; verify: Action | undefined }
   /** Move it, by a transfer that timone leaves to git-lfs. */
   | { kind: 'foreign'; transfer: string }
   /** Nothing to do: an upload of what the server has. */

@@ -20,7 +20,16 @@ export interface GitCredentialOptions {
   env: NodeJS.ProcessEnv
   /** What git says when it has no answer is kept from the user. */
   quiet?: boolean
+  /** Milliseconds that a helper, or a person who is asked, may take. */
+  patience?: number
 }
+
+/** A person may have to find a password first. */
+const PATIENCE = 300_000
+/** Nobody is asked on a terminal, yet a key ring may have to be unlocked. */
+const QUIET_PATIENCE = 60_000
+/** Longest answer, characters. */
+const MAX_ANSWER = 2 ** 20
 
 /**
  * `git credential`: the user's helpers, askpass programs and terminal, as git itself asks them. Secrets go through
@@ -87,12 +96,29 @@ export class GitCredential {
         ...(signal === undefined ? {} : { signal }),
       })
       let text = ''
+      const { quiet = false, patience = quiet ? QUIET_PATIENCE : PATIENCE } = this.#options
+      const giveUp = (error: TimoneError): void => {
+        clearTimeout(timer)
+        // A helper that hangs outlives git, and holds its end of the pipe.
+        child.stdout?.destroy()
+        child.kill('SIGKILL')
+        reject(error)
+      }
+      const timer = setTimeout(() => {
+        const message =
+          'the credential helper of git does not answer: see git config --show-origin --get-all credential.helper'
+        giveUp(new TimoneError('timeout', message))
+      }, patience)
+      child.once('close', () => clearTimeout(timer))
       child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
         text += chunk
+        if (text.length > MAX_ANSWER)
+          giveUp(new TimoneError('config', 'the credential helper of git says too much'))
       })
       child.stdin?.on('error', () => {})
       child.stdin?.end(`${lines.join('\n')}\n\n`)
       child.once('error', (error: NodeJS.ErrnoException) => {
+        clearTimeout(timer)
         // A helper that hangs outlives git, and holds its end of the pipe.
         child.stdout?.destroy()
         if (signal?.aborted === true) reject(new TimoneError('cancelled', 'interrupted'))
@@ -104,10 +130,15 @@ export class GitCredential {
           )
       })
       child.once('exit', (code) => {
-        if (code !== 0 || !reads) resolve(undefined)
+        if (code === 0 && reads) return
+        clearTimeout(timer)
+        resolve(undefined)
       })
       // Of the pipe that we read, not of the process: the last of its output may come after its end.
-      child.stdout?.once('close', () => resolve(text))
+      child.stdout?.once('close', () => {
+        clearTimeout(timer)
+        resolve(text)
+      })
     })
   }
 }

@@ -23,6 +23,8 @@ export interface Transferred {
   cached?: boolean
   /** The store itself said that it has the upload, in answer to the one request that the oid was bound to. */
   stored?: boolean
+  /** An upload of what was there already: nothing was sent. */
+  present?: boolean
 }
 
 /** Moves one object. Errors fail that object only. */

@@ -19,8 +19,11 @@ export type StandalonePlace =
       endpoint: string | undefined
       /** Empty, or ends with a slash. */
       prefix: string
-      /** Never a repository's: it names what credentials are used. */
-      roleArn: string | undefined
+      /**
+       * Never a repository's: it names what credentials are used. `byTokenOnly`: of the environment, where it goes with
+       * an identity token and nothing else; what git's configuration names is taken with whatever credentials there are.
+       */
+      role: { arn: string; byTokenOnly: boolean } | undefined
     }
 
 type Env = Readonly<Record<string, string | undefined>>
@@ -65,8 +68,23 @@ export function standalonePlace(config: LfsConfig, env: Env): StandalonePlace {
     region,
     endpoint: readEndpoint(config, env),
     prefix: readPrefix(config.get('timone.prefix') ?? ''),
-    roleArn: config.get('timone.rolearn') ?? env.AWS_ROLE_ARN,
+    role: readRole(config.get('timone.rolearn'), env.AWS_ROLE_ARN),
   }
+}
+
+/** For messages: `s3://bucket/prefix`, with the store's address where it is not AWS; or the server's address. */
+export function printPlace(place: StandalonePlace): string {
+  if (place.kind === 'server') return place.url.href
+  const { bucket, prefix, endpoint } = place
+  return endpoint === undefined ? `s3://${bucket}/${prefix}` : `${endpoint}/${bucket}/${prefix}`
+}
+
+function readRole(
+  own: string | undefined,
+  ofEnvironment: string | undefined,
+): { arn: string; byTokenOnly: boolean } | undefined {
+  const arn = own || ofEnvironment
+  return arn ? { arn, byTokenOnly: !own } : undefined
 }
 
 function ownBucket(config: LfsConfig): boolean {

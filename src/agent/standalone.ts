@@ -3,7 +3,8 @@ import { HttpClient, type HttpSend } from '../access/http-client.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Oid } from '../oid.ts'
 import { s3Location } from '../storage/s3-location.ts'
-import { type AwsKeys, findAwsKeys } from './aws-credentials.ts'
+import { findAwsKeys } from './aws-credentials.ts'
+import type { AwsKeys } from './aws-keys.ts'
 import { GitCredential } from './git-credential.ts'
 import type { GitEnvironment } from './git-environment.ts'
 import { LfsConfig } from './lfs-config.ts'
@@ -13,7 +14,8 @@ import { runnerCredential } from './runner-exchange.ts'
 import type { CredentialsSource } from './s3-access.ts'
 import { discard } from './s3-request.ts'
 import { type StandalonePlace, standalonePlace } from './standalone-config.ts'
-import { assumeRoleWithWebIdentity, webIdentityToken } from './web-identity.ts'
+import { assumeRole, assumeRoleWithWebIdentity } from './sts-roles.ts'
+import { webIdentityToken } from './web-identity.ts'
 
 /** Renewed this long before they end, milliseconds. */
 const AHEAD = 300_000
@@ -106,14 +108,15 @@ export class Standalone {
   async #keys(place: Extract<StandalonePlace, { kind: 'bucket' }>, signal: AbortSignal): Promise<AwsKeys> {
     const { env } = this.#git
     const options = { send: this.#send, signal }
-    if (place.roleArn !== undefined) {
+    const sts = { url: stsUrl(place, env), region: place.region }
+    const role = place.role && { sts, roleArn: place.role.arn, sessionName: env.AWS_ROLE_SESSION_NAME }
+    if (role !== undefined) {
       const token = await webIdentityToken(env, options)
-      if (token !== undefined) {
-        const sts = new URL(stsUrl(place, env))
-        return assumeRoleWithWebIdentity({ sts, roleArn: place.roleArn, token }, options)
-      }
+      if (token !== undefined) return assumeRoleWithWebIdentity({ ...role, token }, options)
     }
-    return findAwsKeys({ env, send: this.#send, sendLocal: this.#local.send, signal })
+    const keys = await findAwsKeys({ env, sendLocal: this.#local.send, sts, ...options })
+    if (role === undefined || place.role?.byTokenOnly === true) return keys
+    return assumeRole({ ...role, keys }, options)
   }
 
   close(): Promise<void> {
@@ -125,11 +128,16 @@ export class Standalone {
 function stsUrl(
   { endpoint, region }: Extract<StandalonePlace, { kind: 'bucket' }>,
   env: Readonly<Record<string, string | undefined>>,
-): string {
+): URL {
   const named = env.AWS_ENDPOINT_URL_STS
-  if (named) return named
-  if (endpoint !== undefined && !/\.amazonaws\.com(\.cn)?$/.test(new URL(endpoint).hostname)) return endpoint
-  return `https://sts.${region}.${region.startsWith('cn-') ? 'amazonaws.com.cn' : 'amazonaws.com'}`
+  if (named) {
+    const url = URL.parse(named)
+    if (url === null) throw new TimoneError('config', 'AWS_ENDPOINT_URL_STS is no address')
+    return url
+  }
+  if (endpoint !== undefined && !/\.amazonaws\.com(\.cn)?$/.test(new URL(endpoint).hostname))
+    return new URL(endpoint)
+  return new URL(`https://sts.${region}.${region.startsWith('cn-') ? 'amazonaws.com.cn' : 'amazonaws.com'}`)
 }
 
 function hold(

@@ -67,10 +67,13 @@ export interface Transfers {
    */
   reopen: (
     oid: Oid,
-    action: Action,
+    /** Null: where standalone mode says. */
+    action: Action | null,
     state: Pick<UploadState, 'target' | 'size' | 'partSize' | 'uploadId'>,
     signal: AbortSignal,
   ) => Promise<Upload>
+  /** Without Batch: whether an object of that size is where standalone mode says. */
+  isPresent: (oid: Oid, size: number, signal: AbortSignal) => Promise<boolean>
   /** Whether an object of so many bytes goes in parts. */
   isLarge: (size: number) => boolean
   stats: TransferStats
@@ -232,6 +235,14 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     return path
   }
 
+  const isPresent: Transfers['isPresent'] = async (oid, size, signal) => {
+    const found = await standaloneAction(signal)
+    const action = found && { ...found, href: hrefWithoutPlan(found.href) }
+    // What may write may not read: credentials of a server are for one direction.
+    const access = await accessFor({ event: 'download', oid, size, action }, signal)
+    return (await storedSize(access, oid, size, signal)) === size
+  }
+
   const move: Transfer = async (given, progress, signal, { leaveNothing } = {}) => {
     const oid = parseOid(given.oid)
     if (!isObjectSize(given.size))
@@ -249,9 +260,9 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     const access = await accessFor(message, signal)
     if (message.event === 'upload') {
       // Batch leaves out what is there already; without it we look ourselves.
-      if (own && (await storedSize(access, oid, message.size, signal)) === message.size) {
+      if (own && (await isPresent(oid, message.size, signal))) {
         progress.add(message.size)
-        return {}
+        return { present: true }
       }
       const stored = await upload(oid, message, access, leaveNothing, progress, signal)
       // Only what git-lfs keeps as an object: sharing a file takes the permission to write from it.
@@ -264,7 +275,8 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     return { path }
   }
   const reopen: Transfers['reopen'] = async (oid, given, { target, size, partSize, uploadId }, signal) => {
-    const action = { ...given, href: hrefWithoutPlan(given.href) }
+    const found = given ?? (await standaloneAction(signal))
+    const action = found && { ...found, href: hrefWithoutPlan(found.href) }
     const access = await accessFor({ event: 'upload', oid, size, action }, signal)
     if (target !== targetOf(action, access)) {
       throw new TimoneError('not_found', `this upload does not go to ${access.host}, but elsewhere`)
@@ -291,7 +303,7 @@ export async function openTransfers(options: TransfersOptions): Promise<Transfer
     await standalone?.close()
     await http.close()
   }
-  return { transfer, reopen, isLarge, stats, close }
+  return { transfer, reopen, isPresent, isLarge, stats, close }
 }
 
 /** Where an object goes or comes from, for the state of its transfer: the server's route and the host of the bytes. */

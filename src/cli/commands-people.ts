@@ -88,4 +88,20 @@ export function addPeople(root: Command, io: Io, done: Done): void {
   )
     .addArgument(new Argument('<id...>', 'as timone token list prints them'))
     .action(async (ids, options) => done(await (await import('./people.ts')).revokeTokens(ids, options, io)))
+  const rotate = operator(
+    token
+      .command('rotate-keys')
+      .summary('sign with a new key from now on')
+      .description(
+        'Makes a new key that signs what the server issues, where auth.signing is EdDSA or RS256. It happens by itself ' +
+          'every 90 days. What older keys signed stays good until it expires.',
+      ),
+  )
+    .option('--forget-old', 'drop the older keys: what they signed ends at once, as after a leak')
+    .option('--json', 'print as JSON')
+    .action(async (options) => done(await (await import('./rotate-keys.ts')).rotateKeys(options, io)))
+  examples(rotate, [
+    ['timone token rotate-keys --config /etc/timone.toml', ''],
+    ['timone token rotate-keys --forget-old --config /etc/timone.toml', 'everybody signs in anew'],
+  ])
 }

@@ -32,6 +32,20 @@ export class CredentialStore {
     )
   }
 
+  /**
+   * Where `credential.useHttpPath` is set, helpers tell repositories of one host apart: then it must be said which.
+   * @throws {TimoneError} `config` for the address of a whole server
+   */
+  async requirePath(url: URL): Promise<void> {
+    const asked = ['config', '--type=bool', '--get-urlmatch', 'credential.useHttpPath', url.href]
+    const { stdout } = await runGit(asked, this.#io)
+    if (stdout.trim() !== 'true' || repositoryPath(url) !== undefined) return
+    throw new TimoneError(
+      'config',
+      `credential.useHttpPath is set for ${url.host}: name the repository too, as in ${url.origin}/ORG/REPO`,
+    )
+  }
+
   /** What the helpers know for this address; undefined: nothing. @throws {TimoneError} `timeout` when one hangs */
   async find(url: URL, username?: string): Promise<StoredCredential | undefined> {
     const question = username === undefined ? lines(url) : [...lines(url), field('username', username)]
@@ -132,7 +146,25 @@ export class CredentialStore {
 }
 
 function lines(url: URL): string[] {
-  return [field('protocol', url.protocol.slice(0, -1)), field('host', url.host)]
+  const path = repositoryPath(url)
+  return [
+    field('protocol', url.protocol.slice(0, -1)),
+    field('host', url.host),
+    // git drops it again unless credential.useHttpPath is set.
+    ...(path === undefined ? [] : [field('path', path)]),
+  ]
+}
+
+/** What git-lfs names as `path` for a repository of this server (creds/creds.go); undefined for the server itself. */
+function repositoryPath(url: URL): string | undefined {
+  const path = url.pathname.replace(/\/+$/, '').replace(/\/info\/lfs$/, '')
+  if (!/^\/([^/]+\/)*[^/]+\/[^/]+$/.test(path)) return undefined
+  const endpoint = `${path.slice(1)}/info/lfs`
+  try {
+    return decodeURIComponent(endpoint)
+  } catch {
+    return endpoint
+  }
 }
 
 /** A line break would begin a field of its own, such as another host. */

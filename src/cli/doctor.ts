@@ -2,8 +2,10 @@ import { tmpdir } from 'node:os'
 import { GitEnvironment } from '../agent/git-environment.ts'
 import { LfsConfig } from '../agent/lfs-config.ts'
 import { remoteAddress } from '../agent/lfs-endpoint.ts'
+import type { StandalonePlace } from '../agent/standalone-config.ts'
 import type { PointerEntry } from '../git/pointer-entry.ts'
 import { pointersOfTree } from '../git/scan.ts'
+import { checkStandalone } from './doctor-bucket.ts'
 import {
   checkCache,
   checkGit,
@@ -18,7 +20,7 @@ import { runGit } from './git.ts'
 import type { Io } from './io.ts'
 import { parseLfsAddress } from './lfs-address.ts'
 import { defaultRemote, type LfsClone, openClone } from './lfs-clone.ts'
-import { endpointOf } from './lfs-connection.ts'
+import { type LfsWay, type ServerEndpoint, wayTo } from './lfs-way.ts'
 
 export interface DoctorOptions {
   /** `https://host/org/repo`; undefined: the server of the clone around the working folder. */
@@ -49,9 +51,11 @@ export async function doctor({ url, json }: DoctorOptions, io: Io): Promise<numb
   ])
   const server = await findServer(address, environment, io)
   const answers =
-    'name' in server
-      ? [server, ...OF_SERVER.slice(1).map((name) => skip(name, 'not checked without a server'))]
-      : await checkServer(server, io)
+    'bucket' in server
+      ? await checkStandalone(server, environment, io)
+      : 'name' in server
+        ? [server, ...OF_SERVER.slice(1).map((name) => skip(name, 'not checked without a server'))]
+        : await checkServer(server, io)
   const storage = await environment.lfsStorage().catch(() => undefined)
   const room = await checkRoom([
     ...(storage === undefined ? [] : [{ folder: storage, what: 'objects', fix: 'git lfs prune' }]),
@@ -66,12 +70,15 @@ export async function doctor({ url, json }: DoctorOptions, io: Io): Promise<numb
   return report([git, gitLfs, install, finding, ...answers, cache, room], json, io)
 }
 
-/** The server to look at, or why there is none. */
+/** Where objects are in standalone mode. */
+type Bucket = Extract<StandalonePlace, { kind: 'bucket' }>
+
+/** The server to look at, or the bucket, or why there is none. */
 async function findServer(
   address: ReturnType<typeof parseLfsAddress> | undefined,
   git: GitEnvironment,
   io: Io,
-): Promise<ServerToCheck | Finding> {
+): Promise<ServerToCheck | Bucket | Finding> {
   if (address !== undefined) {
     const endpoint = {
       kind: 'http' as const,
@@ -89,22 +96,29 @@ async function findServer(
   try {
     const clone = await openClone(io, io.signal ?? new AbortController().signal)
     const remote = defaultRemote(clone, 'upload')
-    const { endpoint, gitLfsOnly } = endpointOf(clone, 'upload', remote)
-    if (endpoint.kind === 'other') {
+    const way = wayTo(clone.config, io.env, 'upload', remote)
+    if (way.kind === 'git-lfs') {
       const fix = 'timone init https://HOST/ORG/REPO, to use a server'
       return warn(name, 'objects go where only git-lfs can reach', fix)
     }
-    if (gitLfsOnly) return skip(name, 'none: the agent works by itself here (lfs.standalonetransferagent)')
+    if (way.kind === 'standalone' && way.place.kind === 'bucket') return way.place
     return {
       git,
       config: clone.config,
-      endpoint,
+      endpoint: endpointToCheck(way),
       remoteUrl: remoteAddress(clone.config, 'upload', remote),
       sample: () => firstPointer(clone),
     }
   } catch (error) {
     return failed(name, error, 'timone init https://HOST/ORG/REPO')
   }
+}
+
+/** In standalone mode the server that gives credentials, which is a whole server. */
+function endpointToCheck(way: Exclude<LfsWay, { kind: 'git-lfs' }>): ServerEndpoint {
+  if (way.kind === 'server') return way.endpoint
+  if (way.place.kind !== 'server') throw new TypeError('a bucket is no server')
+  return { kind: 'http', url: way.place.url, login: undefined, foreign: way.place.foreign }
 }
 
 /** Some object of what is checked out, for who may only read. */

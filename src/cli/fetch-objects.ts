@@ -1,10 +1,10 @@
-import { printEndpoint } from '../agent/lfs-endpoint.ts'
 import { TimoneError } from '../errors.ts'
 import type { PointerEntry } from '../git/scan.ts'
 import type { Oid } from '../oid.ts'
 import { runGitLfs } from './git-lfs.ts'
 import type { LfsClone } from './lfs-clone.ts'
-import { connect, endpointOf, type LfsConnection } from './lfs-connection.ts'
+import { connect, type LfsConnection } from './lfs-connection.ts'
+import { printWay, wayTo } from './lfs-way.ts'
 import { moveObjects, type NamedObject } from './move-objects.ts'
 import type { TransferRun } from './transfer-run.ts'
 
@@ -35,17 +35,17 @@ export async function fetchObjects(run: TransferRun, clone: LfsClone, plan: Fetc
     display.start(undefined)
     return
   }
-  const { endpoint, gitLfsOnly } = endpointOf(clone, 'download', plan.remote)
-  display.start(printEndpoint(endpoint))
-  if (endpoint.kind === 'other' || gitLfsOnly) {
-    display.note(`${printEndpoint(endpoint)} is left to git-lfs: git lfs ${plan.gitLfs.join(' ')}`)
+  const way = wayTo(clone.config, io.env, 'download', plan.remote)
+  display.start(printWay(way))
+  if (way.kind === 'git-lfs') {
+    display.note(`${printWay(way)} is left to git-lfs: git lfs ${plan.gitLfs.join(' ')}`)
     await fetchByGitLfs(run, clone, plan, [first.value, ...(await collect(missing))])
     return
   }
   let connection: LfsConnection | undefined
   try {
     connection = await connect(io, clone, {
-      endpoint,
+      way,
       operation: 'download',
       remote: plan.remote,
       log,
@@ -69,7 +69,7 @@ export async function fetchObjects(run: TransferRun, clone: LfsClone, plan: Fetc
       signal,
     })
     if (foreign.length > 0) {
-      display.note(`${connection.api.host} is no timone server: git lfs fetches ${foreign.length} objects`)
+      display.note(`${printWay(way)} is no timone server: git lfs fetches ${foreign.length} objects`)
       await fetchByGitLfs(run, clone, plan, foreign)
     }
   } finally {

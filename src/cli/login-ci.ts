@@ -1,10 +1,10 @@
 import { HttpClient } from '../access/http-client.ts'
-import { type Credential, GitCredential } from '../agent/git-credential.ts'
 import { GitEnvironment } from '../agent/git-environment.ts'
 import { audienceOf, exchangeRunnerToken, RUNNER_USER, serverOf } from '../agent/runner-exchange.ts'
 import { findRunnerToken, runnerAudience } from '../agent/runner-identity.ts'
 import { describeDuration } from '../config/duration.ts'
 import { TimoneError } from '../errors.ts'
+import { CredentialStore } from './credential-store.ts'
 import { type Io, say } from './io.ts'
 
 /**
@@ -19,6 +19,9 @@ export async function loginCi(address: string, io: Io): Promise<number> {
     throw new TimoneError('config', 'the address of the server must begin with https://')
   const server = serverOf(url)
   const { env, cwd, signal } = io
+  const store = new CredentialStore(io)
+  await store.requireHelper(url)
+  await store.requirePath(url)
   const git = new GitEnvironment({ cwd, env })
   const http = new HttpClient((origin) => git.connectionSettings(origin))
   try {
@@ -32,7 +35,8 @@ export async function loginCi(address: string, io: Io): Promise<number> {
       )
     }
     const session = await exchangeRunnerToken(server, found, options)
-    await keep(server, session, { cwd, env, signal })
+    const expiry = Math.floor(Date.now() / 1000) + session.expiresIn
+    await store.keep(url, { username: RUNNER_USER, password: session.token }, expiry)
     say(
       io,
       `signed in to ${server.host} as this job (${found.source}), for ${describeDuration(session.expiresIn)}: ${session.scope}`,
@@ -41,33 +45,4 @@ export async function loginCi(address: string, io: Io): Promise<number> {
   } finally {
     await http.close()
   }
-}
-
-/** Gives the token to git's helpers, and looks whether one kept it. */
-async function keep(
-  server: URL,
-  { token, expiresIn }: { token: string; expiresIn: number },
-  { cwd, env, signal }: Pick<Io, 'cwd' | 'env'> & { signal: AbortSignal | undefined },
-): Promise<void> {
-  // Nobody is there to be asked.
-  const silent = { ...env, GIT_TERMINAL_PROMPT: '0', GIT_ASKPASS: '', SSH_ASKPASS: '' }
-  const helpers = new GitCredential({ cwd, env: silent, quiet: true })
-  const credential: Credential = {
-    username: RUNNER_USER,
-    password: token,
-    lines: [
-      `protocol=${server.protocol.slice(0, -1)}`,
-      `host=${server.host}`,
-      `username=${RUNNER_USER}`,
-      `password=${token}`,
-      `password_expiry_utc=${Math.floor(Date.now() / 1000) + expiresIn}`,
-    ],
-  }
-  await helpers.approve(credential)
-  const kept = await helpers.fill({ url: server, username: RUNNER_USER }, signal)
-  if (kept?.password === token) return
-  throw new TimoneError(
-    'config',
-    "git keeps no passwords here: run git config --global credential.helper 'cache --timeout=43200', then again",
-  )
 }

@@ -17,15 +17,18 @@ export interface MoveOptions {
   objects: AsyncIterable<NamedObject>
   batch: Pick<BatchClient, 'ask'>
   transfer: Transfer
-  /** The file that holds an object to upload. @throws {TimoneError} when it is not there, or not whole */
-  source: (object: NamedObject) => Promise<string>
+  /**
+   * The file that holds an object to upload; undefined when there is no need of it.
+   * @throws {TimoneError} when it is not there, or not whole
+   */
+  source: (object: NamedObject) => Promise<string | undefined>
   /** Asks the server to check an upload. */
   verify: (object: NamedObject, action: Action, signal: AbortSignal) => Promise<void>
   /**
    * Asks the server for many uploads at once whether it has them, by asking how to download them. For those of which the
    * store itself has said so: one request for each would take longer than the upload.
    */
-  confirm?: (objects: readonly NamedObject[], signal: AbortSignal) => Promise<BatchVerdict[]>
+  confirm?: ((objects: readonly NamedObject[], signal: AbortSignal) => Promise<BatchVerdict[]>) | undefined
   /** An object has arrived: for a download at `path`, out of a cache where `cached` is true. */
   arrived: (object: NamedObject, result: { path?: string; cached?: boolean }) => Promise<void>
   failed: (object: NamedObject, error: unknown) => void
@@ -61,7 +64,7 @@ export async function moveObjects(options: MoveOptions): Promise<MoveResult> {
   const { operation, batch, tally, signal } = options
   const foreign: NamedObject[] = []
   const unconfirmed: NamedObject[] = []
-  const ready: { object: NamedObject; action: Action; verify: Action | undefined }[] = []
+  const ready: { object: NamedObject; action: Action | null; verify: Action | undefined }[] = []
   let at = 0
   let active = 0
   let fatal: unknown
@@ -71,6 +74,12 @@ export async function moveObjects(options: MoveOptions): Promise<MoveResult> {
       wake = resolve
     })
 
+  /** What the other side has already. */
+  const leaveOut = (object: NamedObject): void => {
+    tally.skipped++
+    tally.objects--
+    tally.bytes -= object.size
+  }
   const move = async ({ object, action, verify }: (typeof ready)[number]): Promise<void> => {
     const { oid, size } = object
     let counted = 0
@@ -81,8 +90,16 @@ export async function moveObjects(options: MoveOptions): Promise<MoveResult> {
     })
     try {
       const message: TransferMessage = { event: operation, oid, size, action }
-      if (operation === 'upload') message.path = await options.source(object)
+      if (operation === 'upload') {
+        const path = await options.source(object)
+        if (path === undefined) return leaveOut(object)
+        message.path = path
+      }
       const result = await options.transfer(message, progress, signal)
+      if (result.present === true) {
+        tally.doneBytes -= counted
+        return leaveOut(object)
+      }
       tally.doneBytes += size - counted
       counted = size
       if (verify !== undefined && result.stored === true && options.confirm !== undefined) {
@@ -141,8 +158,8 @@ export async function moveObjects(options: MoveOptions): Promise<MoveResult> {
         foreign.push(object)
         break
       case 'present':
-        tally.skipped++
-        break
+        leaveOut(object)
+        return
       case 'failed':
         options.failed(object, verdict.error)
     }

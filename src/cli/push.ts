@@ -1,5 +1,4 @@
 import type { LfsApi } from '../agent/lfs-api.ts'
-import { printEndpoint } from '../agent/lfs-endpoint.ts'
 import { type Lock, type LockPolicy, lockPolicy, locksOfOthers } from '../agent/lock-check.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import { type PointerEntry, pointersBetween, pointersOfAll } from '../git/scan.ts'
@@ -7,7 +6,8 @@ import type { Oid } from '../oid.ts'
 import { MOST_OIDS, runGitLfs } from './git-lfs.ts'
 import type { Io } from './io.ts'
 import { type LfsClone, openClone, remoteAndRefs } from './lfs-clone.ts'
-import { connect, endpointOf } from './lfs-connection.ts'
+import { connect, type LfsConnection } from './lfs-connection.ts'
+import { type LfsWay, printWay, wayTo } from './lfs-way.ts'
 import { moveObjects, type NamedObject } from './move-objects.ts'
 import { runTransfer, type TransferOptions, type TransferRun } from './transfer-run.ts'
 
@@ -36,17 +36,17 @@ export function push(words: readonly string[], options: PushOptions, io: Io): Pr
       return
     }
     const objects = chain(first.value, unique)
-    const { endpoint, gitLfsOnly } = endpointOf(clone, 'upload', remote)
-    display.start(printEndpoint(endpoint))
-    if (endpoint.kind === 'other' || gitLfsOnly) {
-      display.note(`${printEndpoint(endpoint)} is left to git-lfs: git lfs push`)
+    const way = wayTo(clone.config, io.env, 'upload', remote)
+    display.start(printWay(way))
+    if (way.kind === 'git-lfs') {
+      display.note(`${printWay(way)} is left to git-lfs: git lfs push`)
       const all: NamedObject[] = []
       for await (const object of objects) all.push(object)
       await pushByGitLfs(run, remote, all)
       return
     }
     const connection = await connect(io, clone, {
-      endpoint,
+      way,
       operation: 'upload',
       remote,
       log,
@@ -56,15 +56,27 @@ export function push(words: readonly string[], options: PushOptions, io: Io): Pr
     try {
       const ref = await pushedRef(clone, refs)
       const absent = new Set<Oid>()
-      const policy = lockPolicy(clone.config, endpoint.url)
+      const policy = policyFor(way, clone)
       const { foreign } = await moveObjects({
         operation: 'upload',
-        objects: unlocked(run, objects, connection.api, policy, ref),
+        objects: unlocked(run, objects, connection, policy, ref),
         batch: connection.batch(ref),
         transfer: connection.transfer,
         source: async (object) => {
           if (clone.objects.sizeOf(object.oid) === undefined) absent.add(object.oid)
-          return sourceOf(clone, object)
+          try {
+            return await sourceOf(clone, object)
+          } catch (error) {
+            // Batch leaves out what is there; without it, what is not here may be.
+            const { oid, size } = object
+            if (
+              way.kind === 'standalone' &&
+              absent.has(oid) &&
+              (await connection.isPresent(oid, size, signal))
+            )
+              return undefined
+            throw error
+          }
         },
         verify: connection.verify,
         confirm: connection.confirm(ref),
@@ -82,7 +94,7 @@ export function push(words: readonly string[], options: PushOptions, io: Io): Pr
         signal,
       })
       if (foreign.length > 0) {
-        display.note(`${connection.api.host} is no timone server: git lfs sends ${foreign.length} objects`)
+        display.note(`${printWay(way)} is no timone server: git lfs sends ${foreign.length} objects`)
         await pushByGitLfs(run, remote, foreign)
       }
     } finally {
@@ -125,6 +137,24 @@ async function* chain<T>(first: T, rest: AsyncIterable<T>): AsyncGenerator<T> {
   yield* rest
 }
 
+/**
+ * What locks mean. In standalone mode only what is asked for in so many words: the server beside the remote is no party
+ * to the transfer, and may know nothing of LFS.
+ */
+function policyFor(way: Exclude<LfsWay, { kind: 'git-lfs' }>, { config }: LfsClone): LockPolicy {
+  if (way.endpoint === undefined) {
+    if (config.flag('lfs.locksverify', false)) {
+      throw new TimoneError(
+        'config',
+        'lfs.locksverify is set, and no server is known that holds locks: run git config lfs.locksverify false, or name one with lfs.url',
+      )
+    }
+    return 'ignored'
+  }
+  const policy = lockPolicy(config, way.endpoint.url)
+  return way.kind === 'standalone' && policy === 'warned' ? 'ignored' : policy
+}
+
 /** Full name of the one ref that is pushed, as the other side calls it; undefined for several. */
 async function pushedRef(
   { repository, config, head }: LfsClone,
@@ -165,11 +195,11 @@ async function sourceOf({ objects }: LfsClone, { oid, size }: NamedObject): Prom
 async function* unlocked(
   run: TransferRun,
   objects: AsyncIterable<NamedObject>,
-  api: LfsApi,
+  { api }: LfsConnection,
   policy: LockPolicy,
   ref: string | undefined,
 ): AsyncGenerator<NamedObject> {
-  if (policy === 'ignored') {
+  if (policy === 'ignored' || api === undefined) {
     yield* objects
     return
   }

@@ -5,7 +5,8 @@ import { type RememberedUpload, ResumeStore } from '../agent/resume-store.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Io } from './io.ts'
 import { defaultRemote, type LfsClone, openClone } from './lfs-clone.ts'
-import { connect, endpointOf, type LfsConnection } from './lfs-connection.ts'
+import { connect, type LfsConnection } from './lfs-connection.ts'
+import { wayTo } from './lfs-way.ts'
 import type { UploadEntry, UploadsOptions, UploadsSource } from './uploads.ts'
 
 /**
@@ -85,12 +86,11 @@ class Server {
   async reopen({ oid, state }: RememberedUpload): Promise<Upload> {
     const connection = await this.#connect()
     const batch = connection.batch(undefined)
-    const action =
-      (await this.#actionFor(batch, oid, state.size)) ??
-      // The server has the object: credentials are the same for one that it cannot have.
-      (await this.#actionFor(batch, notAnObject(oid), state.size))
+    let action = await this.#actionFor(batch, oid, state.size)
+    // The server has the object: credentials are the same for one that it cannot have.
+    if (action === undefined) action = await this.#actionFor(batch, notAnObject(oid), state.size)
     if (action === undefined)
-      throw new TimoneError('config', `${connection.api.host} is no timone server: it cannot tell`)
+      throw new TimoneError('config', 'the server of this remote is no timone server: it cannot tell')
     return connection.reopen(oid, action, state, this.#signal)
   }
 
@@ -103,7 +103,7 @@ class Server {
     batch: ReturnType<LfsConnection['batch']>,
     oid: RememberedUpload['oid'],
     size: number,
-  ): Promise<Action | undefined> {
+  ): Promise<Action | null | undefined> {
     const [verdict] = await batch.ask([{ oid, size }], this.#signal)
     if (verdict?.kind === 'failed') throw verdict.error
     return verdict?.kind === 'move' ? verdict.action : undefined
@@ -112,8 +112,8 @@ class Server {
   #connect(): Promise<LfsConnection> {
     this.#connection ??= (async () => {
       const remote = this.#remote ?? defaultRemote(this.#clone, 'upload')
-      const { endpoint, gitLfsOnly } = endpointOf(this.#clone, 'upload', remote)
-      if (endpoint.kind === 'other' || gitLfsOnly)
+      const way = wayTo(this.#clone.config, this.#io.env, 'upload', remote)
+      if (way.kind === 'git-lfs')
         throw new TimoneError('config', 'the uploads of this remote are not in the hands of a timone server')
       const log = createAgentLog({
         level: this.#io.env.TIMONE_LOG_LEVEL ?? 'info',
@@ -121,7 +121,7 @@ class Server {
         stderr: () => {},
       })
       return connect(this.#io, this.#clone, {
-        endpoint,
+        way,
         operation: 'upload',
         remote,
         log,
@@ -155,7 +155,10 @@ function notAnObject(oid: RememberedUpload['oid']): RememberedUpload['oid'] {
 
 /** `host/org/repo` of a state's target, in which anything may stand. */
 function placeOf(target: string): string {
-  const url = URL.parse(target.split('#')[0] ?? '')
+  const [address = '', host = '?'] = target.split('#')
+  // A bucket without a server is known by its host.
+  if (address === '') return printable(host)
+  const url = URL.parse(address)
   if (url === null) return '?'
   return printable(`${url.host}${url.pathname.replace(/\/info\/lfs\/credentials$/, '')}`)
 }

@@ -88,6 +88,7 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
     githubUsers: { apiUrl: settings.github.api, repositories: settings.githubRepositories },
     requestsPerMinute: settings.requestsPerMinute,
     metricsToken: settings.metricsToken,
+    trustedProxies: settings.trustedProxies,
     leases: await openLeases(settings),
     usersChanged: () => ident?.changed(),
     remoteStorage: settings.remoteStorage,

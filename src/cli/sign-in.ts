@@ -4,7 +4,8 @@ import { CredentialStore } from './credential-store.ts'
 import { runGit } from './git.ts'
 import { type Io, print, printJson, say } from './io.ts'
 import { defaultRemote, openClone } from './lfs-clone.ts'
-import { endpointOf } from './lfs-connection.ts'
+import { wayTo } from './lfs-way.ts'
+import { ask } from './prompt.ts'
 import { SignInClient, type WhoAnswer } from './sign-in-client.ts'
 
 /** What we call ourselves where people approve. */
@@ -24,6 +25,7 @@ export async function login(address: string, options: LoginOptions, io: Io): Pro
   const store = new CredentialStore(io)
   // Before anything is asked for: a token that cannot be kept is of no use.
   await store.requireHelper(url)
+  await store.requirePath(url)
   const client = new SignInClient(baseOf(url), io.signal)
   const { username, token } = await getToken(client, options, io)
   const who = await client.whoAmI(token, username)
@@ -46,6 +48,7 @@ export async function login(address: string, options: LoginOptions, io: Io): Pro
 export async function logout(address: string | undefined, io: Io): Promise<number> {
   const url = readAddress(address ?? (await addressHere(io)))
   const store = new CredentialStore(io)
+  await store.requirePath(url)
   const known = await store.find(url)
   if (known === undefined) {
     say(io, `git's credential helpers know nothing of ${url.host}: nothing to do`)
@@ -76,7 +79,9 @@ export async function whoAmI(
   io: Io,
 ): Promise<number> {
   const url = readAddress(address ?? (await addressHere(io)))
-  const known = await new CredentialStore(io).find(url)
+  const store = new CredentialStore(io)
+  await store.requirePath(url)
+  const known = await store.find(url)
   const client = new SignInClient(baseOf(url), io.signal)
   const again = `sign in with: timone login ${client.base}`
   if (known === undefined) {
@@ -164,9 +169,10 @@ async function typedIn(
       'config',
       `${client.base} has no sign-in in the browser, and there is no terminal to type a token in: pipe it in with --token-stdin`,
     )
-  const { default: readline } = await import('readline-sync')
-  const username = options.user ?? readline.question(`User name for ${client.base}: `).trim()
-  const token = readline.question('Token: ', { hideEchoBack: true, mask: '' }).trim()
+  const terminal = { input: io.stdin, output: io.stderr }
+  const { signal } = io
+  const username = options.user ?? (await ask(terminal, `User name for ${client.base}: `, { signal })).trim()
+  const token = (await ask(terminal, 'Token: ', { hidden: true, signal })).trim()
   if (username === '' || token === '') throw new TimoneError('config', 'a user name and a token are needed')
   return { username, token }
 }
@@ -183,14 +189,14 @@ async function readToken(io: Io): Promise<string> {
   return token
 }
 
-/** The server, or a repository on it. */
-/** The server of the clone around us. @throws {TimoneError} `config` where there is none, or only ssh leads there */
+/** The server of the clone around us, or a repository on it. @throws {TimoneError} `config` where there is none, or only ssh leads there */
 async function addressHere(io: Io): Promise<string> {
   const { code } = await runGit(['rev-parse', '--git-dir'], io)
   if (code === 0) {
     const clone = await openClone(io, io.signal ?? new AbortController().signal)
-    const { endpoint } = endpointOf(clone, 'upload', defaultRemote(clone, 'upload'))
-    if (endpoint.kind === 'http') return endpoint.url.href
+    const way = wayTo(clone.config, io.env, 'upload', defaultRemote(clone, 'upload'))
+    if (way.kind === 'standalone' && way.place.kind === 'server') return way.place.url.href
+    if (way.endpoint?.kind === 'http') return way.endpoint.url.href
   }
   throw new TimoneError('config', 'no clone here says which server is meant: give its address, https://…')
 }

@@ -72,6 +72,7 @@ export function buildSettings({ values, sources, providers }: ResolvedSettings):
     listen,
     url,
     insecure,
+    trustedProxies: must(values, 'server.trusted_proxies'),
     data,
     requireScope: must(values, 'auth.require_scope'),
     publicRepositories: must(values, 'lfs.public_repositories'),

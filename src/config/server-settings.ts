@@ -12,6 +12,8 @@ export interface ServerSettings {
   /** Public address, without a slash at the end. */
   readonly url: string
   readonly insecure: boolean
+  /** Addresses and networks of proxies that are believed where a request came from. */
+  readonly trustedProxies: readonly string[]
   /** Absolute path of the folder for the server's own files. */
   readonly data: string
   readonly tokenSecret: string

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import path from 'node:path'
 import { TimoneError } from '../errors.ts'
 import { parseRepository, repositoryName } from '../repository.ts'
@@ -28,6 +29,8 @@ export interface SettingValues {
   path: string
   /** Absolute paths, of a list separated by commas. */
   paths: readonly string[]
+  /** Addresses, and networks as 10.0.0.0/8, separated by commas. */
+  networks: readonly string[]
   /** Texts separated by commas. */
   list: readonly string[]
   /** `sqlite:` and an absolute path, or `postgres://…` with whatever password it has. */
@@ -85,6 +88,7 @@ const READERS: { readonly [T in SettingType]: Reader<T> } = {
   },
   path: (text, { base }) => path.resolve(base, text),
   paths: (text, { base }) => Object.freeze(splitList(text).map((item) => path.resolve(base, item))),
+  networks: (text) => Object.freeze(splitList(text).map(readNetwork)),
   list: (text) => Object.freeze(splitList(text)),
   database: readDatabase,
   trust: readTrust,
@@ -119,6 +123,20 @@ function splitList(text: string): string[] {
     .split(',')
     .map((item) => item.trim())
     .filter((item) => item !== '')
+}
+
+function readNetwork(text: string): string {
+  const [, address = '', bits] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(text) ?? []
+  const family = isIP(address)
+  const most = family === 6 ? 128 : 32
+  // A network of everybody would let anyone write into the audit trail whatever they like.
+  if (
+    family === 0 ||
+    address.includes('%') ||
+    (bits !== undefined && (Number(bits) > most || Number(bits) === 0))
+  )
+    throw wrong('addresses, or networks such as 10.0.0.0/8 or fd00::/8, separated by commas')
+  return text
 }
 
 function readRepository(text: string): string {

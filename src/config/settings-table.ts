@@ -51,6 +51,13 @@ export const SERVER_SETTINGS = {
     default: 'false',
     sentence: 'Allow plain http on a public address, where anyone on the way can read the tokens.',
   },
+  'server.trusted_proxies': {
+    type: 'networks',
+    env: 'TIMONE_TRUSTED_PROXIES',
+    default: '',
+    sentence:
+      'Addresses and networks of the proxies before the server, whose X-Forwarded-For says where a request came from, for the audit trail and the limits on guessing.',
+  },
   'server.data': {
     type: 'path',
     env: 'TIMONE_DATA',

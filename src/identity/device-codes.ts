@@ -9,6 +9,8 @@ import type { User } from './users.ts'
 const LETTERS = 'BCDFGHJKLMNPQRSTVWXZ'
 /** Seconds for which a code waits for its approval. */
 export const LIFETIME = 600
+/** Milliseconds for which a code that is over is still known as such. */
+const REMEMBERED = 3_600_000
 /** Seconds between two questions of a device. */
 export const INTERVAL = 5
 
@@ -33,7 +35,7 @@ export class DeviceCodes {
     const now = this.#now()
     await this.#db
       .deleteFrom('device_codes')
-      .where('expires_at', '<', new Date(now - 86_400_000).toISOString())
+      .where('expires_at', '<', new Date(now - REMEMBERED).toISOString())
       .execute()
     for (let turn = 0; turn < 5; turn++) {
       const deviceCode = randomBytes(32).toString('base64url')

@@ -2,6 +2,7 @@ import { Hono } from 'hono'
 import { html } from 'hono/html'
 import { parseScopes, printScope } from '../auth/scope.ts'
 import { TimoneError } from '../errors.ts'
+import { FailureLimit } from '../failure-limit.ts'
 import { type DeviceCodes, INTERVAL, LIFETIME } from './device-codes.ts'
 import { readForm } from './form.ts'
 import { type IdentityEnv, sourceOf } from './identity-env.ts'
@@ -18,26 +19,42 @@ export const DEVICE_CODE = 'urn:ietf:params:oauth:grant-type:device_code'
 /** What a sign-in opens when it does not say: all of LFS that its user may do. */
 const DEFAULT_SCOPE = 'lfs:*:rw'
 
-/** Wrong codes that one session may type in, for then it is guessing (RFC 8628, section 5.1). */
+/** Wrong codes that one user may type in while a code lives, for then it is guessing (RFC 8628, section 5.1). */
 const MAX_GUESSES = 10
+/** Sign-ins that one address may begin in a minute: each is a row in the database that nobody has signed in for. */
+const MAX_BEGUN = 120
 
 export interface DeviceRoutesOptions {
   codes: DeviceCodes
   sessions: Sessions
   /** Public URL of this server. */
   url: string
+  /** Milliseconds since the epoch. */
+  now: () => number
 }
 
 /** `POST /oauth/device_authorization`, and the page `/auth/device` where people approve. */
-export function deviceRoutes({ codes, sessions, url }: DeviceRoutesOptions): Hono<IdentityEnv> {
+export function deviceRoutes({ codes, sessions, url, now }: DeviceRoutesOptions): Hono<IdentityEnv> {
   const app = new Hono<IdentityEnv>()
-  const guesses = new Map<string, number>()
+  const guesses = new FailureLimit({
+    most: MAX_GUESSES,
+    window: LIFETIME * 1000,
+    message: 'too many codes that are not known: wait ten minutes, and begin again',
+    now,
+  })
+  const begun = new FailureLimit({
+    most: MAX_BEGUN,
+    window: 60_000,
+    message: 'too many sign-ins are begun from there: wait a minute',
+    now,
+  })
 
   app.post('/oauth/device_authorization', async (c) => {
     try {
       const form = await readForm(c.req)
       const client = readClient(form)
       const scopes = readScopes(form.get('scope') ?? DEFAULT_SCOPE)
+      begun.count(sourceOf(c))
       const { deviceCode, userCode } = await codes.begin(client, scopes)
       const answer = {
         device_code: deviceCode,
@@ -59,16 +76,14 @@ export function deviceRoutes({ codes, sessions, url }: DeviceRoutesOptions): Hon
     const location = `/auth/login?return_to=${encodeURIComponent(here)}`
     return new Response(null, { status: 302, headers: { Location: location, 'Cache-Control': 'no-store' } })
   }
-  /** The sign-in that waits under this code. @throws {TimoneError} `forbidden` for whoever guesses */
+  /** The sign-in that waits under this code. @throws {TimoneError} `rate_limited` for whoever guesses */
   const find = async (session: Session, userCode: string) => {
-    const wrong = guesses.get(session.id) ?? 0
-    if (wrong >= MAX_GUESSES)
-      throw new TimoneError('forbidden', 'too many codes that are not known: sign out, and begin again')
+    // Of the user, not of the session: of those one can have as many as one likes.
+    const guesser = String(session.user.id)
+    guesses.check(guesser)
     const found = await codes.pending(userCode)
-    if (found !== undefined) return found
-    if (guesses.size > 10_000) guesses.clear()
-    guesses.set(session.id, wrong + 1)
-    return undefined
+    if (found === undefined) guesses.count(guesser)
+    return found
   }
 
   app.get('/auth/device', (c) =>

@@ -118,7 +118,7 @@ export function createIdentity(options: IdentityOptions): Identity {
       if (options.login !== undefined) {
         const login = new OidcLogin({ ...options.login, url, secret: tokenSecret, now })
         app.route('/', loginRoutes({ login, sessions, users, grants, url }))
-        app.route('/', deviceRoutes({ codes, sessions, url }))
+        app.route('/', deviceRoutes({ codes, sessions, url, now }))
         const identities = new LinkedIdentities(db, now)
         const opaque = new OpaqueTokens(db, now)
         app.route('/', accountRoutes({ sessions, identities, tokens: opaque, connections }))

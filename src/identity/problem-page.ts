@@ -8,9 +8,9 @@ export async function problemPage(work: () => Promise<Response>): Promise<Respon
   try {
     return await work()
   } catch (error) {
-    const status = isTimoneError(error, 'forbidden') ? 403 : isTimoneError(error, 'unavailable') ? 503 : 400
+    const status = statusOf(error)
     if (
-      !isTimoneError(error, 'forbidden', 'unavailable', 'invalid', 'conflict') &&
+      !isTimoneError(error, 'forbidden', 'unavailable', 'invalid', 'conflict', 'rate_limited') &&
       !(error instanceof OAuthError)
     )
       throw error
@@ -20,4 +20,10 @@ export async function problemPage(work: () => Promise<Response>): Promise<Respon
       body: html`<p>${error.message}</p>`,
     })
   }
+}
+
+function statusOf(error: unknown): number {
+  if (isTimoneError(error, 'forbidden')) return 403
+  if (isTimoneError(error, 'rate_limited')) return 429
+  return isTimoneError(error, 'unavailable') ? 503 : 400
 }

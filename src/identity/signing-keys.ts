@@ -96,6 +96,20 @@ export class SigningKeys {
     return row
   }
 
+  /** Drops every key but one, and with them what they signed. Gives their ids. */
+  async forgetOthers(kept: string, by: { actor?: string } = {}): Promise<string[]> {
+    const gone = await this.#db.transaction().execute(async (db) => {
+      const rows = await db.deleteFrom('signing_keys').where('kid', '!=', kept).returning('kid').execute()
+      for (const { kid } of rows) {
+        const event = { actor: by.actor ?? '', action: 'key.forget', subject: `key:${kid}`, source: '' }
+        await recordEvent(db, event, this.#now())
+      }
+      return rows.map(({ kid }) => kid)
+    })
+    this.#known = undefined
+    return gone
+  }
+
   /** Newest first, without those that check nothing any more. */
   async #rows(fresh = false): Promise<Row[]> {
     const now = this.#now()

@@ -1,9 +1,9 @@
 import { basicPassword } from '../auth/authenticate.ts'
 import { allows, parseScopes } from '../auth/scope.ts'
 import { TimoneError } from '../errors.ts'
+import type { FailureLimit } from '../failure-limit.ts'
 import type { OpaqueTokens } from '../identity/opaque-tokens.ts'
 import type { User, Users } from '../identity/users.ts'
-import type { FailureLimit } from './failure-limit.ts'
 import type { StoragePath } from './names.ts'
 
 export interface Visitor {

@@ -58,11 +58,15 @@ export function parseCloneTarget(method: string | undefined, target: string): As
 export function createCloneRoute({ spaces, large, doorkeeper, url, idleTimeout }: CloneRouteOptions) {
   const clones = new LoadGate({ requests: MAX_CLONES, bytes: Number.MAX_SAFE_INTEGER })
 
-  return async (request: IncomingMessage, response: ServerResponse, ask: Ask): Promise<void> => {
+  return async (
+    request: IncomingMessage,
+    response: ServerResponse,
+    ask: Ask,
+    source: string,
+  ): Promise<void> => {
     request.socket.setTimeout(idleTimeout)
     try {
       const { authorization, origin } = request.headers
-      const source = request.socket.remoteAddress ?? ''
       const user = await doorkeeper.admitClone({ authorization, origin, source }, ask.login)
       if (ask.kind === 'git') await clone(request, response, user, ask.route)
       else if (ask.kind === 'batch') await batch(request, response, user)

@@ -23,6 +23,7 @@ import type { Logger } from '../log.ts'
 import { repositoryName } from '../repository.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
 import { createApp } from './app.ts'
+import { ClientAddresses } from './client-address.ts'
 import { drain } from './drain.ts'
 import { type Problem, problemBody, problemOf, problemType } from './error-response.ts'
 import { createReadiness } from './health.ts'
@@ -59,6 +60,8 @@ export interface HandlerOptions {
   requestsPerMinute: number
   /** Who sends it sees the metrics; undefined: programs of this machine do. */
   metricsToken?: string | undefined
+  /** Addresses and networks of proxies that are believed where a request came from; none unless said otherwise. */
+  trustedProxies?: readonly string[] | undefined
   /** The bucket behind an S3 store, and how to get credentials that open parts of it. */
   s3?: { site: S3Site; sts?: { assumeRole: AssumeRole; partition: string } } | undefined
   /** Present: tokens of GitHub are taken for these repositories. */
@@ -124,6 +127,7 @@ export function createHandler(
     report,
   })
   const metrics = createMetrics()
+  const addresses = new ClientAddresses(options.trustedProxies ?? [])
   const records = new WeakMap<IncomingMessage, RequestRecord>()
   const answerApp = getRequestListener(
     async (request, env) => {
@@ -185,7 +189,7 @@ export function createHandler(
     const isStorage = answerStorage !== undefined && isStorageTarget(raw)
     // The storage reads its path itself: a name may be what other routes refuse, and folders end with a slash.
     const target = isStorage ? { path: rawPath(raw), query: new URLSearchParams() } : parseTarget(raw)
-    const record = recordRequest(logger, request, response, target)
+    const record = recordRequest(logger, request, response, target, addresses)
     metrics.observe(request, response, target)
     const fail = (error: unknown): void => {
       const problem = problemOf(error, target?.path)
@@ -197,9 +201,11 @@ export function createHandler(
     if (isStorage) {
       response.setHeader('X-Request-Id', record.id)
       setStorageHeaders(request, response)
-      answerStorage(request, response, target.path).catch((error: unknown) => {
-        if (!response.destroyed) fail(error)
-      })
+      answerStorage(request, response, { path: target.path, source: record.address }).catch(
+        (error: unknown) => {
+          if (!response.destroyed) fail(error)
+        },
+      )
       return
     }
     if (isObjectPath(target.path)) {

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import { Hono } from 'hono'
 import type { Database } from '../database/connect.ts'
+import { FailureLimit } from '../failure-limit.ts'
 import { recordEvent } from '../identity/events.ts'
 import type { Identity } from '../identity/identity.ts'
 import type { IdentityEnv } from '../identity/identity-env.ts'
@@ -9,7 +10,6 @@ import { OpaqueTokens } from '../identity/opaque-tokens.ts'
 import { Users } from '../identity/users.ts'
 import { Doorkeeper } from '../remotestorage/admission.ts'
 import { codeGrant, consentRoutes } from '../remotestorage/consent-routes.ts'
-import { FailureLimit } from '../remotestorage/failure-limit.ts'
 import { Reception } from '../remotestorage/incoming.ts'
 import { LargeDocuments } from '../remotestorage/large-documents.ts'
 import { Packing } from '../remotestorage/packing.ts'
@@ -19,7 +19,7 @@ import { Storage } from '../remotestorage/storage.ts'
 import { webFingerRoutes } from '../remotestorage/web-finger.ts'
 import type { ObjectStore } from '../storage/object-store.ts'
 import { createCloneRoute, parseCloneTarget } from './clone-route.ts'
-import { createStorageRoute } from './storage-route.ts'
+import { createStorageRoute, type StorageTarget } from './storage-route.ts'
 
 /** What the operator says of users' storage. */
 export interface RemoteStorageOptions {
@@ -65,13 +65,25 @@ export function createRemoteStorage(
     now,
   })
   const tokens = new OpaqueTokens(database.db, now)
-  const doorkeeper = new Doorkeeper(tokens, users, new FailureLimit(now))
+  const doorkeeper = new Doorkeeper(tokens, users, wrongTokens(now))
   const answerStorage = createStorageRoute({ storage, doorkeeper, idleTimeout })
   const answerClone = createCloneRoute({ spaces, large, doorkeeper, url, idleTimeout })
-  return async (request: IncomingMessage, response: ServerResponse, raw: string): Promise<void> => {
+  return async (request: IncomingMessage, response: ServerResponse, target: StorageTarget): Promise<void> => {
     const ask = parseCloneTarget(request.method, request.url ?? '')
-    await (ask === undefined ? answerStorage(request, response, raw) : answerClone(request, response, ask))
+    await (ask === undefined
+      ? answerStorage(request, response, target)
+      : answerClone(request, response, ask, target.source))
   }
+}
+
+/** It counts wrong tokens only, after the look-up: whoever has a good one is not shut out by somebody else's tries. */
+function wrongTokens(now: () => number): FailureLimit {
+  return new FailureLimit({
+    most: 100,
+    window: 60_000,
+    message: 'too many wrong access tokens: wait a minute',
+    now,
+  })
 }
 
 /** WebFinger, and the page where people let apps in; adds the grant of its codes to the token endpoint. */

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Logger } from '../log.ts'
+import type { ClientAddresses } from './client-address.ts'
 import type { RequestTarget } from './request-target.ts'
 
 /** What the server knows of one request beside the request; its log line is made from it. */
@@ -9,7 +10,7 @@ export interface RequestRecord {
   readonly id: string
   /** The path alone: a query may hold a signature, an authority a password. Empty where there is no sane one. */
   readonly path: string
-  /** Address of the other end of the connection; empty when it has gone already. */
+  /** Address that the request came from, through proxies that are trusted; empty when it has gone already. */
   readonly address: string
   /** Who asked, once a route knows. */
   subject?: string | undefined
@@ -21,6 +22,7 @@ export function recordRequest(
   request: IncomingMessage,
   response: ServerResponse,
   target: RequestTarget | undefined,
+  addresses: ClientAddresses,
 ): RequestRecord {
   const given = request.headers['x-request-id']
   const sane = typeof given === 'string' && /^[A-Za-z0-9._:/+=-]{1,128}$/.test(given)
@@ -29,7 +31,7 @@ export function recordRequest(
   const record: RequestRecord = {
     id: sane ? given : randomUUID(),
     path,
-    address: socket.remoteAddress ?? '',
+    address: addresses.of(socket.remoteAddress, request.headers['x-forwarded-for']),
   }
   const started = performance.now()
   const written = socket.bytesWritten

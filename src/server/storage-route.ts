@@ -20,6 +20,13 @@ export interface StorageRouteOptions {
   idleTimeout: number
 }
 
+export interface StorageTarget {
+  /** As it came, nothing decoded or resolved. */
+  path: string
+  /** Address that the request came from. */
+  source: string
+}
+
 /** Documents that arrive at once: of each, up to the size of a large one is in memory. */
 const MAX_ARRIVING = 128
 /** Bytes of a `Content-Type`. */
@@ -42,7 +49,11 @@ export function rawPath(target: string): string {
 export function createStorageRoute({ storage, doorkeeper, idleTimeout }: StorageRouteOptions) {
   const load = new LoadGate({ requests: MAX_ARRIVING, bytes: Number.MAX_SAFE_INTEGER })
 
-  return async (request: IncomingMessage, response: ServerResponse, raw: string): Promise<void> => {
+  return async (
+    request: IncomingMessage,
+    response: ServerResponse,
+    { path: raw, source }: StorageTarget,
+  ): Promise<void> => {
     if (request.method === 'OPTIONS') return answerPreflight(response)
     const { login, path } = parse(raw)
     const method = request.method ?? ''
@@ -53,7 +64,6 @@ export function createStorageRoute({ storage, doorkeeper, idleTimeout }: Storage
     request.socket.setTimeout(idleTimeout)
     try {
       const { authorization, origin } = request.headers
-      const source = request.socket.remoteAddress ?? ''
       const admission = await doorkeeper.admit({ authorization, origin, source }, { login, path, write })
       if (write) {
         if (path.folder) throw new TimoneError('malformed', 'folders come and go with their documents')

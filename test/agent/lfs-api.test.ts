@@ -260,6 +260,35 @@ describe('signing in', () => {
     expect(requests[1]?.headers.authorization).toBe('Bearer secret')
   })
 
+  test.each([
+    ['hangs', 'sleep 300', { code: 'timeout', message: expect.stringContaining('does not answer') }],
+    [
+      'says too much',
+      '{ echo username=ada; echo "password=$(head -c 2000000 /dev/zero | tr "\\\\0" x)"; }',
+      { code: 'config', message: expect.stringContaining('too much') },
+    ],
+  ])('a helper that %s is given up, with the command that shows which', async (_name, script, error) => {
+    const { env } = await helper()
+    await writeFile(join(folder, 'helper'), `#!/bin/sh\n[ "$1" = get ] && ${script}\n`)
+    const credential = new GitCredential({ cwd: folder, env, patience: 500 })
+    const url = new URL(`${base}/org/repo/info/lfs`)
+    const failure = await credential.fill({ url, username: undefined }).catch((reason) => reason)
+    expect(failure).toMatchObject(error)
+    expect(failure.message).toMatch(/credential helper of git/)
+  })
+
+  test('a helper that lies about the host gets nothing sent there', async () => {
+    const { env } = await helper()
+    const lie = 'echo protocol=http; echo host=evil.example; echo username=ada; echo password=wrong'
+    await writeFile(join(folder, 'helper'), `#!/bin/sh\n[ "$1" = get ] && { ${lie}; }\n`)
+    const api = open([['lfs.url', `${base}/org/repo/info/lfs`]], env)
+    answer = (_request, response) => json(response, 401, { message: 'who?' })
+    await expect(api.post('objects/batch', {}, signal)).rejects.toMatchObject({ code: 'unauthorized' })
+    await api.close()
+    expect(requests.length).toBeGreaterThan(1)
+    for (const { headers } of requests) expect(headers.host).toBe(new URL(base).host)
+  })
+
   test('a line break in an address never reaches a helper', async () => {
     const { env, heard } = await helper()
     const credential = new GitCredential({ cwd: folder, env })

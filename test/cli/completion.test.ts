@@ -25,7 +25,15 @@ describe('bash', () => {
       expect.arrayContaining(['serve', 'install', 'token', '--version']),
     )
     expect(await complete('timone in')).toEqual(['install', 'init'])
-    expect(await complete('timone token ')).toEqual(['create', 'inspect', 'list', 'revoke', 'help', '--help'])
+    expect(await complete('timone token ')).toEqual([
+      'create',
+      'inspect',
+      'list',
+      'revoke',
+      'rotate-keys',
+      'help',
+      '--help',
+    ])
     expect(await complete('timone completion ')).toEqual(['bash', 'zsh', 'fish', '--help'])
   })
 

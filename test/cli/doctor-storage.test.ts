@@ -118,3 +118,55 @@ describe('doctor with a bucket', () => {
     expect(checks['storage credentials']?.fix).toContain('timone config')
   })
 })
+
+describe('standalone mode', () => {
+  const s3 = testS3()
+  async function bucket(env: Record<string, string>, settings: Record<string, string> = {}) {
+    const all = { bucket: s3.bucket, region: s3.region, endpoint: s3.url, prefix: s3.prefix, ...settings }
+    for (const [name, value] of Object.entries(all)) await box.git(['config', `timone.${name}`, value])
+    await box.git(['config', 'lfs.standalonetransferagent', 'timone'])
+    await box.git(['remote', 'add', 'origin', 'https://git.example/org/repo'])
+    const keys = {
+      AWS_ACCESS_KEY_ID: s3.credentials.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: s3.credentials.secretAccessKey,
+    }
+    const { stdout } = await box.timone(['doctor', '--json'], {
+      env: { ...box.env, AWS_EC2_METADATA_DISABLED: 'true', ...keys, ...env },
+    })
+    expect(stdout).not.toContain(s3.credentials.secretAccessKey)
+    const { checks } = JSON.parse(stdout) as { checks: Finding[] }
+    return Object.fromEntries(checks.map((one) => [one.name, one]))
+  }
+
+  test('the bucket takes the credentials, one’s own and those of a role', async () => {
+    const own = await bucket({})
+    expect(own.server).toMatchObject({ status: 'skip', message: expect.stringContaining(s3.bucket) })
+    expect(own['storage credentials']).toMatchObject({ status: 'ok' })
+    expect(own.storage).toMatchObject({ status: 'ok' })
+    await box.git(['remote', 'remove', 'origin'])
+    const role = await bucket({}, { roleArn: s3.roleArn })
+    expect(role['storage credentials']).toMatchObject({
+      status: 'ok',
+      message: expect.stringContaining('good for'),
+    })
+    expect(role.storage).toMatchObject({ status: 'ok' })
+  })
+
+  test.each<[string, Record<string, string>, Record<string, string>, Record<string, RegExp>]>([
+    [
+      'no credentials',
+      { AWS_ACCESS_KEY_ID: '' },
+      {},
+      { 'storage credentials': /no AWS credentials were found/ },
+    ],
+    ['wrong ones', { AWS_SECRET_ACCESS_KEY: 'wrong' }, {}, { storage: /./ }],
+    ['no such bucket', {}, { bucket: 'no-such-bucket-here' }, { storage: /bucket/ }],
+    ['a store that is away', {}, { endpoint: 'http://127.0.0.1:9' }, { storage: /127\.0\.0\.1:9/ }],
+  ])('%s: said, with what mends it', async (_name, env, settings, wanted) => {
+    const found = await bucket(env, settings)
+    for (const [name, message] of Object.entries(wanted))
+      expect(found[name]).toMatchObject({ status: 'fail', message: expect.stringMatching(message) })
+    for (const { status, fix } of Object.values(found))
+      if (status === 'fail' || status === 'warn') expect(fix).toMatch(/./)
+  })
+})

@@ -24,6 +24,7 @@ beforeAll(async () => {
       groups: ['art'],
     },
     bob: { preferred_username: 'bob', name: 'Bob' },
+    eve: { preferred_username: 'eve' },
   }
   provider = await startOidcProvider({ claims })
   browser = await startBrowser()
@@ -140,6 +141,56 @@ describe('in Chromium without JavaScript', () => {
     expect(await page.textContent('main')).toContain('does not wait any longer')
     expect(await poll(device.device_code)).toMatchObject({ error: 'expired_token' })
   }, 60_000)
+
+  test('whoever guesses codes is stopped, in whatever session, and gets at no sign-in that waits', async () => {
+    const page = await browser.fresh({ javaScript: false })
+    await signIn(page, `${server.url}/auth/device`, 'eve')
+    const cookieOf = async (from: Page) => {
+      const cookies = await from.context().cookies(server.url)
+      return cookies.map(({ name, value }) => `${name}=${value}`).join('; ')
+    }
+    const device = await begin()
+    const guess = async (cookie: string, code: string) => {
+      const answer = await fetch(`${server.url}/auth/device?user_code=${code}`, { headers: { cookie } })
+      return { status: answer.status, wait: answer.headers.get('retry-after'), text: await answer.text() }
+    }
+    const cookie = await cookieOf(page)
+    for (let turn = 0; turn < 10; turn++)
+      expect(await guess(cookie, `BBBB-BBB${'BCDFGHJKLM'[turn]}`)).toMatchObject({ status: 404 })
+    const shut = await guess(cookie, device.user_code)
+    expect(shut).toMatchObject({ status: 429, text: expect.stringContaining('wait ten minutes') })
+    expect(shut.text).not.toContain('Approve')
+    const csrf = /name="csrf" value="([^"]+)"/.exec(
+      await (await fetch(`${server.url}/account`, { headers: { cookie } })).text(),
+    )
+    const approve = { user_code: device.user_code, answer: 'approve', csrf: csrf?.[1] ?? '' }
+    expect((await form('/auth/device', approve, { cookie })).status).toBe(429)
+    // A new session of the same user is no new beginning.
+    const again = await browser.fresh({ javaScript: false })
+    await signIn(again, `${server.url}/auth/device`, 'eve')
+    expect(await guess(await cookieOf(again), device.user_code)).toMatchObject({ status: 429 })
+    // Others are not shut out.
+    const ada = await browser.fresh({ javaScript: false })
+    await signIn(ada, device.verification_uri_complete)
+    expect(await ada.textContent('main')).toContain(device.user_code)
+    expect(await poll(device.device_code)).toMatchObject({ error: 'authorization_pending' })
+    ahead = 601_000
+    expect(await guess(cookie, device.user_code)).toMatchObject({ status: 404 })
+  }, 60_000)
+
+  test('sign-ins cannot be begun without end', async () => {
+    ahead = 7_200_000
+    const answers = await Promise.all(
+      Array.from(
+        { length: 130 },
+        async () => (await form('/oauth/device_authorization', { client_id: 'test' })).status,
+      ),
+    )
+    expect(answers.filter((status) => status === 200).length).toBeLessThanOrEqual(120)
+    expect(answers).toContain(429)
+    ahead += 61_000
+    expect(await begin()).toHaveProperty('device_code')
+  })
 
   test('state mixed up, callback replayed, or begun in another browser: refused, with nobody signed in', async () => {
     const page = await browser.fresh({ javaScript: false })
@@ -308,6 +359,54 @@ describe('timone login', () => {
     expect(hangs.stderr).toContain('does not answer')
     expect(hangs.stderr).not.toContain(token)
   }, 30_000)
+
+  test('credential.useHttpPath: the token is kept for one repository, where git-lfs finds it', async () => {
+    await useStore()
+    await sandbox.git(['config', '--global', 'credential.useHttpPath', 'true'])
+    const token = (await server.as('olga')).replace('Bearer ', '')
+    const signIn = (address: string) =>
+      sandbox.timone(['login', address, '--token-stdin'], { input: `${token}\n` })
+    const whole = await signIn(server.url)
+    expect(whole).toMatchObject({ code: 2, stderr: expect.stringContaining(`${server.url}/ORG/REPO`) })
+    expect((await sandbox.timone(['whoami', server.url])).code).toBe(2)
+    expect((await sandbox.timone(['logout', server.url])).code).toBe(2)
+
+    expect((await signIn(`${server.url}/org/one`)).code).toBe(0)
+    expect(await readFile(kept, 'utf8')).toMatch(/^http:\/\/olga:[^@]+@127[^/]+\/org\/one\/info\/lfs\n$/)
+    expect((await sandbox.timone(['whoami', `${server.url}/org/one/info/lfs`])).code).toBe(0)
+    expect((await sandbox.timone(['whoami', `${server.url}/org/two`])).code).toBe(1)
+
+    // git-lfs, and timone's own commands, find it for this repository and for no other.
+    const push = async (repository: string) => {
+      const work = path.join(sandbox.cwd, repository)
+      const bare = path.join(sandbox.cwd, `${repository}.git`)
+      await sandbox.git(['init', '-q', '--bare', bare])
+      await sandbox.git(['init', '-q', '-b', 'main', work])
+      const git = (...args: string[]) =>
+        sandbox.git(['-c', 'user.name=a', '-c', 'user.email=a@example.com', ...args], work)
+      await git('lfs', 'install', '--local')
+      await git('config', 'lfs.url', `${server.url}/org/${repository}/info/lfs`)
+      await git('lfs', 'track', '*.bin')
+      for (const name of ['a.bin', 'b.bin']) await writeFile(path.join(work, name), randomBytes(2000))
+      await git('add', '-A')
+      await git('commit', '-qm', 'one')
+      await git('remote', 'add', 'origin', bare)
+      Object.assign(sandbox.env, { GIT_TERMINAL_PROMPT: '0' })
+      const own = await sandbox.timone(['push'], { cwd: work })
+      const byGit = await git('push', '-q', 'origin', 'main').then(
+        () => 0,
+        () => 1,
+      )
+      return [own.code, byGit]
+    }
+    expect(await push('one')).toEqual([0, 0])
+    expect(await push('two')).toEqual([1, 1])
+
+    expect((await sandbox.timone(['logout', `${server.url}/org/one`])).stderr).toContain(
+      'the operator signed',
+    )
+    expect(await readFile(kept, 'utf8')).toBe('')
+  }, 60_000)
 
   test('addresses that are refused', async () => {
     for (const address of [

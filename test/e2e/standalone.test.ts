@@ -1,16 +1,19 @@
+import { existsSync } from 'node:fs'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { dirname, join } from 'node:path'
-import { decodeJwt } from 'jose'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { createAssumeRole, createStsClient } from '../../src/access/sts.ts'
 import { type CiIssuer, CLAIMS, startCiIssuer } from '../helpers/ci-issuer.ts'
+import { faultProxy } from '../helpers/fault-proxy.ts'
+import { createFederatedRole } from '../helpers/iam.ts'
 import { testS3 } from '../helpers/s3.ts'
 import {
   backendSettings,
   hashTree,
+  lfsObject,
   type RunningServer,
+  run,
   startServer,
   World,
   writeRandom,
@@ -79,12 +82,111 @@ async function roundTrip(): Promise<void> {
   expect(await hashTree(clone)).toEqual(sent)
 }
 
+/** The same by timone's own commands, with a git-lfs that is only there to be found out, were it called. */
+async function ownRoundTrip(place: string): Promise<void> {
+  const { origin, work } = await repository()
+  const files = ['big.bin', 'one.bin', 'some.bin']
+  await writeRandom(join(work, 'big.bin'), 21 * MIB + 7)
+  await writeRandom(join(work, 'one.bin'), 1)
+  const some = await writeRandom(join(work, 'some.bin'), 70_000)
+  await world.commit(work)
+  const commands = async (cwd: string, ...words: string[]): Promise<Record<string, unknown>> => {
+    const called = world.path('git-lfs-was-called')
+    const folder = world.path('no git-lfs')
+    await mkdir(folder, { recursive: true })
+    await writeFile(join(folder, 'git-lfs'), `#!/bin/sh\ntouch '${called}'\nexit 1\n`, { mode: 0o755 })
+    const path = world.env.PATH
+    world.env.PATH = `${folder}:${path}`
+    const ran = await world.timone(cwd, ...words, '--json')
+    world.env.PATH = path
+    expect(existsSync(called)).toBe(false)
+    const events = ran.stdout
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line))
+    const summary = events.at(-1)
+    expect({ ...ran, summary }).toMatchObject({ code: 0, summary: { failed: 0 } })
+    return { ...summary, endpoint: events[0]?.endpoint }
+  }
+  expect(await commands(work, 'push')).toMatchObject({ moved: 3, skipped: 0, endpoint: place })
+  expect(await commands(work, 'push', '--all')).toMatchObject({ moved: 0, skipped: 3, bytes: 0 })
+  // What the bucket has need not be here.
+  await rm(lfsObject(work, some))
+  expect(await commands(work, 'push', '--all')).toMatchObject({ moved: 0, skipped: 3 })
+  const env = { ...world.env, GIT_LFS_SKIP_PUSH: '1' }
+  expect(await run('git', ['push', '-q', 'origin', 'main'], { cwd: work, env })).toMatchObject({ code: 0 })
+
+  const clone = world.path('clone')
+  const skip = { ...world.env, GIT_LFS_SKIP_SMUDGE: '1' }
+  const cloned = await run('git', ['clone', '-q', origin, clone], { cwd: world.folder, env: skip })
+  expect(cloned).toMatchObject({ code: 0 })
+  expect(await commands(clone, 'fetch', 'origin', 'main')).toMatchObject({ moved: 3, endpoint: place })
+  expect(await commands(clone, 'pull')).toMatchObject({ moved: 0, files: 3 })
+  expect(await hashTree(clone)).toEqual(await hashTree(work))
+  expect(Object.keys(await hashTree(clone))).toEqual(files)
+  expect(await world.git(clone, 'status', '--porcelain')).toBe('')
+
+  // An object that is nowhere is said so, and the others move.
+  const lost = await writeRandom(join(work, 'lost.bin'), 5000)
+  await writeRandom(join(work, 'found.bin'), 6000)
+  await world.commit(work)
+  await rm(lfsObject(work, lost))
+  const ran = await world.timone(work, 'push')
+  expect(ran).toMatchObject({ code: 1, stderr: expect.stringContaining('neither here nor on the server') })
+  expect(ran.stdout + ran.stderr).toMatch(/found|1 object/)
+}
+
 describe('straight to the bucket', () => {
   test('with keys of the environment', async () => {
     const s3 = await useBucket()
     world.env.AWS_ACCESS_KEY_ID = s3.credentials.accessKeyId
     world.env.AWS_SECRET_ACCESS_KEY = s3.credentials.secretAccessKey
     await roundTrip()
+  })
+
+  test('by timone push, fetch and pull, without git-lfs', async () => {
+    const s3 = await useBucket()
+    world.env.AWS_ACCESS_KEY_ID = s3.credentials.accessKeyId
+    world.env.AWS_SECRET_ACCESS_KEY = s3.credentials.secretAccessKey
+    await ownRoundTrip(`${s3.url}/${s3.bucket}/${s3.prefix}org/repo/`)
+  })
+
+  test('an upload that was cut off is listed, looked at and dropped', async () => {
+    const s3 = await useBucket()
+    world.env.AWS_ACCESS_KEY_ID = s3.credentials.accessKeyId
+    world.env.AWS_SECRET_ACCESS_KEY = s3.credentials.secretAccessKey
+    const proxy = await faultProxy(s3.url)
+    try {
+      await world.git(world.folder, 'config', '--global', 'timone.endpoint', proxy.url)
+      await world.git(world.folder, 'config', '--global', 'lfs.transfer.maxretries', '1')
+      const { work } = await repository()
+      const oid = await writeRandom(join(work, 'big.bin'), 40 * MIB)
+      await world.commit(work)
+      proxy.fault = ({ method, url }) =>
+        method === 'PUT' && url.includes('partNumber=3') ? { kind: 'reset' } : undefined
+      expect(await world.timone(work, 'push')).toMatchObject({ code: 1 })
+      proxy.fault = () => undefined
+      const listed = await world.timone(work, 'uploads', 'list', '--check', '--json')
+      expect(JSON.parse(listed.stdout)).toMatchObject([{ oid, stored: expect.any(Number) }])
+      expect(await world.timone(work, 'uploads', 'abort', '--all')).toMatchObject({
+        code: 0,
+        stdout: '',
+        stderr: expect.stringContaining('aborted 1 upload'),
+      })
+      expect(await world.timone(work, 'push')).toMatchObject({ code: 0 })
+    } finally {
+      await proxy.close()
+    }
+  })
+
+  test('locks that the user asked for are not passed over in silence', async () => {
+    await useBucket()
+    const { work } = await repository()
+    await world.git(work, 'config', '--global', 'lfs.locksverify', 'true')
+    await writeRandom(join(work, 'one.bin'), 10)
+    await world.commit(work)
+    const ran = await world.timone(work, 'push')
+    expect(ran).toMatchObject({ code: 2, stderr: expect.stringContaining('lfs.locksverify') })
   })
 
   test('with a profile of the shared files', async () => {
@@ -101,75 +203,87 @@ describe('straight to the bucket', () => {
     await roundTrip()
   })
 
-  describe('with the identity token of a CI job', () => {
-    let issuer: CiIssuer
-    let sts: Server
-    let asked: URLSearchParams[]
-    beforeAll(async () => {
-      issuer = await startCiIssuer()
-      issuer.claims = CLAIMS.github
-      const s3 = testS3()
-      const client = createStsClient({ region: s3.region, url: s3.url, credentials: s3.credentials })
-      const assume = createAssumeRole(s3.roleArn, client)
-      const policy = JSON.stringify({
-        Version: '2012-10-17',
-        Statement: [{ Effect: 'Allow', Action: 's3:*', Resource: '*' }],
-      })
-      // STS as AWS documents it: it checks the token, not a signature, and gives keys of the role that the store knows.
-      sts = createServer(async (request, response) => {
-        let text = ''
-        for await (const chunk of request) text += chunk
-        const form = new URLSearchParams(text)
-        asked.push(form)
-        const claims = decodeJwt(form.get('WebIdentityToken') ?? '')
-        if (
-          claims.aud !== 'sts.amazonaws.com' ||
-          claims.iss !== issuer.url ||
-          request.headers.authorization
-        ) {
-          response.writeHead(403, { 'content-type': 'text/xml' })
-          response.end(
-            '<ErrorResponse><Error><Code>AccessDenied</Code><Message>Not authorized</Message></Error></ErrorResponse>',
-          )
-          return
-        }
-        const keys = await assume({ policy, duration: 3600, sessionName: 'test' })
-        response.writeHead(200, { 'content-type': 'text/xml' })
-        response.end(
-          `<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>${keys.accessKeyId}</AccessKeyId><SecretAccessKey>${keys.secretAccessKey}</SecretAccessKey><SessionToken>${keys.sessionToken}</SessionToken><Expiration>${new Date(keys.expiresAt).toISOString()}</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`,
-        )
-      })
-      await new Promise<void>((resolve) => sts.listen(0, '127.0.0.1', resolve))
-    })
-    afterAll(async () => {
-      sts.closeAllConnections()
-      sts.close()
-      await issuer.stop()
-    })
-    beforeEach(async () => {
-      asked = []
-      const s3 = await useBucket()
-      await world.git(world.folder, 'config', '--global', 'timone.roleArn', s3.roleArn)
-      world.env.AWS_ENDPOINT_URL_STS = `http://127.0.0.1:${(sts.address() as AddressInfo).port}`
-      Object.assign(world.env, issuer.githubEnv)
-    })
-
-    test('which STS takes for keys of a role', async () => {
-      await roundTrip()
-      expect(asked[0]?.get('Action')).toBe('AssumeRoleWithWebIdentity')
-    })
-
-    test('a token that STS does not take is said without the token', async () => {
-      world.env.TIMONE_ID_TOKEN_AUDIENCE = 'https://other'
-      const { work } = await repository()
-      await writeRandom(join(work, 'some.bin'), 1000)
-      await world.commit(work)
-      const { code, stderr } = await world.tryGit(work, 'push', '-q', 'origin', 'main')
-      expect(code).not.toBe(0)
-      expect(stderr).toMatch(/AccessDenied/)
-      expect(stderr).not.toMatch(/eyJ/)
-    })
+  test('with a role that the user’s keys may take', async () => {
+    const s3 = await useBucket()
+    await world.git(world.folder, 'config', '--global', 'timone.roleArn', s3.roleArn)
+    world.env.AWS_ACCESS_KEY_ID = s3.credentials.accessKeyId
+    world.env.AWS_SECRET_ACCESS_KEY = s3.credentials.secretAccessKey
+    await roundTrip()
   })
+
+  test('with a profile that takes a role, by keys that a program prints', async () => {
+    const s3 = await useBucket()
+    const { accessKeyId, secretAccessKey } = s3.credentials
+    const printed = { Version: 1, AccessKeyId: accessKeyId, SecretAccessKey: secretAccessKey }
+    await mkdir(world.path('home', '.aws'))
+    await writeFile(world.path('home', 'printed.json'), JSON.stringify(printed), { mode: 0o600 })
+    await writeFile(
+      world.path('home', '.aws', 'config'),
+      `[profile lfs]\nrole_arn = ${s3.roleArn}\nsource_profile = base\n[profile base]\ncredential_process = cat "${world.path('home', 'printed.json')}"\n`,
+    )
+    world.env.AWS_PROFILE = 'lfs'
+    await roundTrip()
+  })
+
+  // The STS of another S3 cannot ask an issuer that runs here.
+  describe.skipIf(process.env.TIMONE_TEST_CEPH_DIR === undefined)(
+    'with the identity token of a CI job',
+    () => {
+      let issuer: CiIssuer
+      let stranger: CiIssuer
+      let role: Awaited<ReturnType<typeof createFederatedRole>>
+      beforeAll(async () => {
+        issuer = await startCiIssuer({ certified: true })
+        issuer.claims = CLAIMS.github
+        stranger = await startCiIssuer({ certified: true })
+        stranger.claims = { ...CLAIMS.github, iss: issuer.url }
+        role = await createFederatedRole(testS3(), issuer, 'sts.amazonaws.com')
+      })
+      afterAll(async () => {
+        await role.remove()
+        await issuer.stop()
+        await stranger.stop()
+      })
+      beforeEach(async () => {
+        await useBucket()
+        await world.git(world.folder, 'config', '--global', 'timone.roleArn', role.roleArn)
+        Object.assign(world.env, issuer.githubEnv)
+      })
+
+      test('which the store’s STS checks at the issuer, and takes for keys of a role', async () => {
+        await roundTrip()
+        expect(issuer.requests).toContain('/.well-known/jwks')
+      })
+
+      test('by timone push, fetch and pull', async () => {
+        const s3 = await useBucket()
+        await ownRoundTrip(`${s3.url}/${s3.bucket}/${s3.prefix}org/repo/`)
+      })
+
+      test('a file with the token, as Kubernetes mounts it, and the role in the environment', async () => {
+        await world.git(world.folder, 'config', '--global', '--unset', 'timone.roleArn')
+        for (const name of Object.keys(issuer.githubEnv)) delete world.env[name]
+        const file = world.path('home', 'token')
+        await writeFile(file, await issuer.sign({ ...CLAIMS.github, aud: 'sts.amazonaws.com' }))
+        Object.assign(world.env, { AWS_ROLE_ARN: role.roleArn, AWS_WEB_IDENTITY_TOKEN_FILE: file })
+        await roundTrip()
+      })
+
+      test.each<[string, () => NodeJS.ProcessEnv]>([
+        ['for another audience', () => ({ TIMONE_ID_TOKEN_AUDIENCE: 'https://other' })],
+        ['that somebody else has signed', () => stranger.githubEnv],
+      ])('a token %s is refused by STS, and said without the token', async (_name, env) => {
+        Object.assign(world.env, env())
+        const { work } = await repository()
+        await writeRandom(join(work, 'some.bin'), 1000)
+        await world.commit(work)
+        const { code, stderr } = await world.tryGit(work, 'push', '-q', 'origin', 'main')
+        expect(code).not.toBe(0)
+        expect(stderr).toMatch(/STS at 127\.0\.0\.1:\d+ does not give arn:aws:iam:::role/)
+        expect(stderr).not.toMatch(/eyJ/)
+      })
+    },
+  )
 })
 
 describe('timone.url', () => {
@@ -188,6 +302,13 @@ describe('timone.url', () => {
     await world.signIn(server)
     await world.git(world.folder, 'config', '--global', 'timone.url', `${server.url}/org/alone`)
     await roundTrip()
+    expect(server.log()).not.toContain('objects/batch')
+  })
+
+  test('to timone push, fetch and pull as well', async () => {
+    await world.signIn(server)
+    await world.git(world.folder, 'config', '--global', 'timone.url', `${server.url}/org/own`)
+    await ownRoundTrip(`${server.url}/org/own/info/lfs`)
     expect(server.log()).not.toContain('objects/batch')
   })
 })

@@ -1,6 +1,8 @@
+import { execFileSync } from 'node:child_process'
+import { createHash, X509Certificate } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
+import { exportJWK, generateKeyPair, importPKCS8, type JWTPayload, SignJWT } from 'jose'
 
 /**
  * The OIDC issuer of a CI system on loopback: discovery, key set, and tokens as the system signs them for its jobs.
@@ -14,6 +16,8 @@ export interface CiIssuer {
   rotate(overlap?: boolean): Promise<void>
   /** Paths that were asked for, in order. */
   requests: string[]
+  /** SHA-1 of the certificate of the key, hexadecimal; empty where keys have none. */
+  thumbprint: string
   /** Answers instead of the issuer; undefined gives it back. */
   answer: ((request: IncomingMessage, response: ServerResponse) => boolean) | undefined
   /** What a runner of GitHub has in its environment. */
@@ -26,19 +30,36 @@ export interface CiIssuer {
 interface Key {
   kid: string
   publicJwk: object
+  thumbprint: string
   privateKey: Awaited<ReturnType<typeof generateKeyPair>>['privateKey']
 }
 
 let serial = 0
 
-async function makeKey(): Promise<Key> {
-  const { publicKey, privateKey } = await generateKeyPair('RS256')
+async function makeKey(certified: boolean): Promise<Key> {
   const kid = `key-${++serial}`
-  return { kid, privateKey, publicJwk: { ...(await exportJWK(publicKey)), kid, alg: 'RS256', use: 'sig' } }
+  const names = { kid, alg: 'RS256', use: 'sig' }
+  if (!certified) {
+    const { publicKey, privateKey } = await generateKeyPair('RS256')
+    return { kid, privateKey, publicJwk: { ...(await exportJWK(publicKey)), ...names }, thumbprint: '' }
+  }
+  const request = 'req -x509 -newkey rsa:2048 -nodes -keyout - -out - -days 2 -subj /CN=ci.example'
+  const pem = execFileSync('openssl', request.split(' '), {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+  })
+  const { raw, publicKey } = new X509Certificate(pem)
+  return {
+    kid,
+    privateKey: await importPKCS8(pem.slice(0, pem.indexOf('-----BEGIN CERTIFICATE')), 'RS256'),
+    publicJwk: { ...(await exportJWK(publicKey)), ...names, x5c: [raw.toString('base64')] },
+    thumbprint: createHash('sha1').update(raw).digest('hex'),
+  }
 }
 
-export async function startCiIssuer(): Promise<CiIssuer> {
-  let keys = [await makeKey()]
+/** `certified`: its key comes with a certificate in the key set (`x5c`, RFC 7517 section 4.7), as radosgw wants it. */
+export async function startCiIssuer({ certified = false } = {}): Promise<CiIssuer> {
+  let keys = [await makeKey(certified)]
   const server = createServer((request, response) => {
     const url = new URL(request.url ?? '', issuer.url)
     issuer.requests.push(url.pathname)
@@ -69,6 +90,7 @@ export async function startCiIssuer(): Promise<CiIssuer> {
   const issuer: CiIssuer = {
     url: `http://127.0.0.1:${port}`,
     requests: [],
+    thumbprint: keys[0]?.thumbprint ?? '',
     answer: undefined,
     claims: {},
     githubEnv: {
@@ -90,7 +112,7 @@ export async function startCiIssuer(): Promise<CiIssuer> {
         .sign(privateKey)
     },
     rotate: async (overlap = false) => {
-      keys = [await makeKey(), ...(overlap ? keys : [])]
+      keys = [await makeKey(certified), ...(overlap ? keys : [])]
     },
     stop: () =>
       new Promise((resolve) => {
