@@ -13,7 +13,8 @@ type Profile = Readonly<Record<string, string>>
 
 /** The shared files of the AWS tools. */
 interface Files {
-  home: string
+  /** Where they are, and the tools' caches. */
+  folder: string
   config: ReadonlyMap<string, Profile>
   credentials: ReadonlyMap<string, Profile>
 }
@@ -24,12 +25,12 @@ const PROCESS_TIMEOUT = 60_000
 /** Keys of the profile that `AWS_PROFILE` names, or of `default`; undefined when that has none. */
 export async function fromProfile(options: AwsOptions): Promise<AwsKeys | undefined> {
   const { env } = options
-  const home = env.HOME ?? env.USERPROFILE ?? homedir()
+  const folder = awsFolder(env)
   const [credentials, config] = await Promise.all([
-    readIni(env.AWS_SHARED_CREDENTIALS_FILE || join(home, '.aws', 'credentials')),
-    readIni(env.AWS_CONFIG_FILE || join(home, '.aws', 'config')),
+    readIni(env.AWS_SHARED_CREDENTIALS_FILE || join(folder, 'credentials')),
+    readIni(env.AWS_CONFIG_FILE || join(folder, 'config')),
   ])
-  const files = { home, credentials, config }
+  const files = { folder, credentials, config }
   const named = env.AWS_PROFILE
   const keys = await keysOfProfile(named || 'default', files, options, [])
   if (keys === undefined && named)
@@ -39,6 +40,10 @@ export async function fromProfile(options: AwsOptions): Promise<AwsKeys | undefi
   return keys
 }
 
+function awsFolder(env: AwsOptions['env']): string {
+  return join(env.HOME ?? env.USERPROFILE ?? homedir(), '.aws')
+}
+
 /** `visited`: the profiles that led here by `source_profile`. */
 async function keysOfProfile(
   name: string,
@@ -46,7 +51,7 @@ async function keysOfProfile(
   options: AwsOptions,
   visited: readonly string[],
 ): Promise<AwsKeys | undefined> {
-  const { config, credentials, home } = files
+  const { config, credentials, folder } = files
   const profile: Profile = {
     ...(config.get(name === 'default' ? 'default' : `profile ${name}`) ?? config.get(`profile ${name}`)),
     ...credentials.get(name),
@@ -63,7 +68,7 @@ async function keysOfProfile(
   if (profile.sso_account_id && profile.sso_role_name) {
     const session = profile.sso_session
     const settings = session === undefined ? profile : { ...profile, ...config.get(`sso-session ${session}`) }
-    return fromSso(settings, session ?? profile.sso_start_url ?? '', home, options)
+    return fromSso(settings, session ?? profile.sso_start_url ?? '', folder, options)
   }
   if (profile.credential_process) return fromProcess(profile.credential_process, name, options)
   return undefined
@@ -161,10 +166,10 @@ async function fromProcess(
 async function fromSso(
   profile: Profile,
   cacheKey: string,
-  home: string,
+  folder: string,
   { send, signal }: AwsOptions,
 ): Promise<AwsKeys> {
-  const file = join(home, '.aws', 'sso', 'cache', `${createHash('sha1').update(cacheKey).digest('hex')}.json`)
+  const file = join(folder, 'sso', 'cache', `${createHash('sha1').update(cacheKey).digest('hex')}.json`)
   const cached = parseJson(await readFile(file, 'utf8').catch(() => '{}'))
   const region = profile.sso_region ?? ''
   if (

@@ -261,7 +261,7 @@ describe('signing in', () => {
   })
 
   test.each([
-    ['hangs', 'sleep 300', { code: 'timeout', message: expect.stringContaining('does not answer') }],
+    ['hangs', 'sleep 5', { code: 'timeout', message: expect.stringContaining('does not answer') }],
     [
       'says too much',
       '{ echo username=ada; echo "password=$(head -c 2000000 /dev/zero | tr "\\\\0" x)"; }',
@@ -270,7 +270,7 @@ describe('signing in', () => {
   ])('a helper that %s is given up, with the command that shows which', async (_name, script, error) => {
     const { env } = await helper()
     await writeFile(join(folder, 'helper'), `#!/bin/sh\n[ "$1" = get ] && ${script}\n`)
-    const credential = new GitCredential({ cwd: folder, env, patience: 500 })
+    const credential = new GitCredential({ cwd: folder, env, quiet: true, patience: 500 })
     const url = new URL(`${base}/org/repo/info/lfs`)
     const failure = await credential.fill({ url, username: undefined }).catch((reason) => reason)
     expect(failure).toMatchObject(error)
