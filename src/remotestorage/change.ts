@@ -40,7 +40,7 @@ export interface State {
 
 export interface Outcome extends State {
   readonly changed: Changed
-  /** What has to be written before anything refers to {@link tree}. */
+  /** What has to be written before anything refers to {@link tree}; what these refer to comes before them. */
   readonly objects: readonly NewObject[]
   /** The new folders, by the ids of their trees. */
   readonly folders: ReadonlyMap<string, Folder>

@@ -21,6 +21,12 @@ export interface NewObject {
   readonly content: Buffer
 }
 
+/** A file that is flushed, and where it belongs. */
+interface Staged {
+  readonly temporary: string
+  readonly path: string
+}
+
 /** Gives an object its name: SHA-1 of `<type> <length> NUL <content>` (gitformat-loose). */
 export function makeObject(type: ObjectType, content: Buffer): NewObject {
   const oid = createHash('sha1').update(header(type, content)).update(content).digest('hex')
@@ -38,7 +44,10 @@ export class LooseObjects {
     this.#folders = new DurableFolders(this.#objects)
   }
 
-  /** Each object into a temporary file, flushed, then renamed; then each folder is flushed once. */
+  /**
+   * Each object into a temporary file, flushed; then all are renamed, in their order; then each folder is flushed once.
+   * `objects`: what others refer to comes before them.
+   */
   async write(objects: readonly NewObject[]): Promise<void> {
     for (let tries = 1; ; tries++) {
       try {
@@ -53,19 +62,25 @@ export class LooseObjects {
   }
 
   async #writeAll(objects: readonly NewObject[]): Promise<void> {
-    const folders = new Set<string>()
-    await Promise.all(
-      objects.map(async (object) => {
-        const path = join(this.#objects, object.oid.slice(0, 2), object.oid.slice(2))
-        await this.#writeOne(path, object)
-        folders.add(dirname(path))
-      }),
-    )
+    const staged = await Promise.allSettled(objects.map((object) => this.#stage(object)))
+    const waiting = staged.flatMap((one) => (one.status === 'fulfilled' ? one.value : []))
+    try {
+      const failed = staged.find(({ status }) => status === 'rejected')
+      if (failed?.status === 'rejected') throw failed.reason
+      // One after another: killed on the way, we leave nothing that refers to what is not there.
+      for (const { temporary, path } of waiting) await rename(temporary, path)
+    } catch (error) {
+      await Promise.all(waiting.map(({ temporary }) => rm(temporary, { force: true })))
+      throw error
+    }
+    const folders = new Set(objects.map(({ oid }) => dirname(this.#path(oid))))
     await Promise.all([...folders].map(syncFolder))
   }
 
-  async #writeOne(path: string, { type, content }: NewObject): Promise<void> {
-    if (await freshen(path)) return
+  /** Writes an object under another name. Nothing is waiting when it is there already. */
+  async #stage({ oid, type, content }: NewObject): Promise<Staged[]> {
+    const path = this.#path(oid)
+    if (await freshen(path)) return []
     const folder = dirname(path)
     await this.#folders.ensure(folder)
     const whole = Buffer.concat([header(type, content), content])
@@ -81,11 +96,15 @@ export class LooseObjects {
       } finally {
         await handle.close()
       }
-      await rename(temporary, path)
+      return [{ temporary, path }]
     } catch (error) {
       await rm(temporary, { force: true })
       throw error
     }
+  }
+
+  #path(oid: string): string {
+    return join(this.#objects, oid.slice(0, 2), oid.slice(2))
   }
 }
 

@@ -9,6 +9,9 @@ import { runGit } from './git-process.ts'
  */
 const MANY = 40
 
+/** What packs a repository. */
+export const REPACK: readonly string[] = ['repack', '--geometric=2', '-d', '-l', '-q']
+
 /** Puts the loose objects of spaces into packs while nobody uses them; one space at a time. */
 export class Packing {
   #last: Promise<void> = Promise.resolve()
@@ -40,7 +43,7 @@ export class Packing {
 export async function packIfMany(gitDir: string, many: number = MANY): Promise<boolean> {
   const sample = await readdir(join(gitDir, 'objects', '17')).catch(() => [])
   if (sample.length < many) return false
-  await runGit(gitDir, ['repack', '--geometric=2', '-d', '-l', '-q'])
+  await runGit(gitDir, REPACK)
   // git flushes the packs, but not their names.
   await syncFolder(join(gitDir, 'objects', 'pack'))
   return true
