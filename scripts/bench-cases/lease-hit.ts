@@ -1,5 +1,4 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { Agent, request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { generateKey } from '../../src/auth/secret-box.ts'
@@ -8,6 +7,7 @@ import { startFakeGitHub } from '../../test/helpers/github-app.ts'
 import { testPostgres } from '../../test/helpers/postgres.ts'
 import { startServing } from '../../test/helpers/serving.ts'
 import { against, type BenchCase, figure } from './bench-case.ts'
+import { load } from './http-load.ts'
 import { processCpu } from './process-watch.ts'
 
 /** Answers for each run, after as many to warm up as a third of them. */
@@ -35,43 +35,22 @@ export const leaseHit: BenchCase = async ({ runs = 5 }) => {
     TIMONE_GITHUB_APP_ID: '1',
     TIMONE_GITHUB_PRIVATE_KEY: key,
   })
-  const agent = new Agent({ keepAlive: true, maxSockets: CLIENTS })
   try {
     const tokens = new Tokens({ secret, issuer: server.url, requireScope: false })
     const token = await tokens.issueUser({ user: 'ci', scopes: ['lease:github/foo/bar:contents=read'] })
     const headers = { authorization: `Bearer ${token}` }
-    const ask = (): Promise<void> =>
-      new Promise((resolve, reject) => {
-        request(`${server.url}/api/foo/bar`, { agent, headers }, (response) => {
-          if (response.statusCode !== 200) reject(new Error(`the server answered ${response.statusCode}`))
-          response.resume().once('end', resolve)
-        })
-          .once('error', reject)
-          .end()
-      })
-    const load = async (answers: number): Promise<{ each: number; waits: number[] }> => {
-      const waits: number[] = []
-      const started = performance.now()
-      const client = async (): Promise<void> => {
-        while (waits.length < answers) {
-          const asked = performance.now()
-          await ask()
-          waits.push(performance.now() - asked)
-        }
-      }
-      await Promise.all(Array.from({ length: CLIENTS }, client))
-      return { each: (performance.now() - started) / waits.length, waits: waits.sort((a, b) => a - b) }
-    }
-    await load(ANSWERS / 3)
+    const target = `${server.url}/api/foo/bar`
+    const ask = (answers: number) => load(target, headers, { clients: CLIENTS, answers })
+    await ask(ANSWERS / 3)
     const each: number[] = []
     const middle: number[] = []
     const slow: number[] = []
     const cpu: number[] = []
     for (let run = 0; run < runs; run++) {
       const before = processCpu(server.child.pid as number)
-      const { each: time, waits } = await load(ANSWERS)
+      const { waits, took } = await ask(ANSWERS)
       cpu.push(((processCpu(server.child.pid as number) - before) * 1000) / waits.length)
-      each.push(time)
+      each.push(took / waits.length)
       middle.push(waits[Math.floor(waits.length * 0.5)] as number)
       slow.push(waits[Math.floor(waits.length * 0.99)] as number)
     }
@@ -83,7 +62,6 @@ export const leaseHit: BenchCase = async ({ runs = 5 }) => {
       figure(name, '99 of 100 answers come within', 'ms', slow),
     ]
   } finally {
-    agent.destroy()
     await server.stop()
     await github.close()
     await postgres.drop()

@@ -6,14 +6,14 @@ import { type Repository, repositoryName } from '../repository.ts'
 import { repositoryPrefix } from '../storage/object-key.ts'
 import type { CredentialsAnswer, Operation, Renewal } from './credentials.ts'
 import type { S3Site } from './object-location.ts'
-import { sessionPolicy } from './policy.ts'
-import { type AssumeRole, type RoleSession, sessionNameFor } from './sts.ts'
+import { type RoleSessions, type SessionGrant, TOTAL_LIFETIME } from './role-sessions.ts'
+import type { RoleSession } from './sts.ts'
 
-/** Seconds from the first sign-in during which credentials are renewed: 12 hours, also AWS's longest session. */
-export const TOTAL_LIFETIME: number = 12 * 3600
-
-/** AWS STS: no session is shorter. Seconds. */
-const MIN_SESSION = 900
+/** Gives what a source of credentials minted, kept for all who want the same. */
+export type LeaseOf = (key: {
+  owner: string
+  resource: string
+}) => Promise<{ accessToken: string; expiresAt: number | null }>
 
 export interface BrokerOptions {
   tokens: Tokens
@@ -22,7 +22,7 @@ export interface BrokerOptions {
   /** Seconds that credentials and tokens last, `TIMONE_OBJECT_EXPIRESIN`. */
   expiresIn: number
   /** Where S3 credentials lead, and who gives them. Absent: every answer is of driver `url`. */
-  sts?: { site: S3Site; assumeRole: AssumeRole; partition: string }
+  sts?: { site: S3Site; sessions: RoleSessions; lease: LeaseOf }
   /** Milliseconds since the epoch. */
   now?: () => number
 }
@@ -42,23 +42,24 @@ export function lfsUrl(url: string, repository: Repository): string {
 
 /**
  * Turns a principal's right to one repository and one direction into storage credentials that open no more than that.
- * Sessions are shared by all requests of the same subject, and asked for once however many wait, except by a request
- * whose total life ends before the session's.
+ * Sessions are shared by all requests of the same subject, on every server, except those whose total life ends before
+ * the session's.
  */
 export class Broker {
   readonly #options: BrokerOptions
   readonly #now: () => number
-  readonly #sessions: ExpiringCache<RoleSession>
+  /** Sessions that end with the total life of a sign-in. */
+  readonly #last: ExpiringCache<RoleSession>
 
   constructor(options: BrokerOptions) {
     this.#options = options
     this.#now = options.now ?? Date.now
-    this.#sessions = new ExpiringCache({ now: this.#now })
+    this.#last = new ExpiringCache({ now: this.#now })
   }
 
   /**
    * Credentials for a principal that was admitted to `operation` on `repository`.
-   * @throws {TimoneError} `unauthorized` when the total life is over, or what STS threw.
+   * @throws {TimoneError} `unauthorized` when the total life is over, or what STS threw; `unavailable` without the database.
    */
   async credentials(
     principal: Principal,
@@ -87,7 +88,7 @@ export class Broker {
     }
     const { site } = sts
     const prefix = repositoryPrefix(site.prefix, repository)
-    const session = await this.#session(sts, subject, prefix, operation, left)
+    const session = await this.#session(sts, { subject, prefix, operation }, { authTime, left })
     return {
       driver: 's3',
       endpoint: site.endpoint,
@@ -104,32 +105,17 @@ export class Broker {
   }
 
   async #session(
-    sts: NonNullable<BrokerOptions['sts']>,
-    subject: string,
-    prefix: string,
-    operation: Operation,
-    left: number,
+    { sessions, lease }: NonNullable<BrokerOptions['sts']>,
+    grant: SessionGrant,
+    { authTime, left }: { authTime: number; left: number },
   ): Promise<RoleSession> {
-    const assume = (): Promise<RoleSession> => {
-      const policy = sessionPolicy({
-        partition: sts.partition,
-        bucket: sts.site.bucket,
-        prefix,
-        operation,
-      })
-      const duration = Math.max(MIN_SESSION, Math.min(this.#options.expiresIn, TOTAL_LIFETIME, left))
-      return sts.assumeRole({ policy, duration, sessionName: sessionNameFor(subject) })
-    }
-    let own = false
-    const shared = await this.#sessions.get(JSON.stringify([subject, prefix, operation]), async () => {
-      own = true
-      const value = await assume()
-      // Handed out only while a third of its life, and five minutes, are left: enough for the transfer that asks.
+    // Those of the lease were asked for until now, and so end before this sign-in does.
+    if (left >= sessions.duration) return sessions.read(await lease(sessions.keyOf(grant)))
+    const { subject, prefix, operation } = grant
+    return this.#last.get(JSON.stringify([subject, prefix, operation, authTime]), async () => {
+      const value = await sessions.assume(grant, left)
       const life = value.expiresAt - this.#now()
       return { value, until: value.expiresAt - Math.max(300_000, life / 3) }
     })
-    // One that was made for a later sign-in would go on after this one's total life.
-    const end = this.#now() + Math.max(MIN_SESSION, left) * 1000
-    return own || shared.expiresAt <= end ? shared : assume()
   }
 }

@@ -18,6 +18,8 @@ export interface RoleRequest {
   duration: number
   /** Names the user in the store's audit log. */
   sessionName: string
+  /** Fires when the call must end. */
+  signal?: AbortSignal
 }
 
 /**
@@ -85,7 +87,7 @@ export function serverKeys(options: StsOptions, client: () => Promise<STSClient>
 
 /** {@link AssumeRole} on a real STS (AWS STS API Reference, `AssumeRole`). */
 export function createAssumeRole(roleArn: string, client: () => Promise<STSClient>): AssumeRole {
-  return async ({ policy, duration, sessionName }) => {
+  return async ({ policy, duration, sessionName, signal }) => {
     const sts = await client()
     const { AssumeRoleCommand } = await import('@aws-sdk/client-sts')
     const command = new AssumeRoleCommand({
@@ -94,9 +96,11 @@ export function createAssumeRole(roleArn: string, client: () => Promise<STSClien
       Policy: policy,
       DurationSeconds: duration,
     })
-    const answer = await sts.send(command).catch((error: unknown) => {
-      throw stsError(error)
-    })
+    const answer = await sts
+      .send(command, signal === undefined ? {} : { abortSignal: signal })
+      .catch((error: unknown) => {
+        throw stsError(error)
+      })
     const { AccessKeyId, SecretAccessKey, SessionToken, Expiration } = answer.Credentials ?? {}
     if (!AccessKeyId || !SecretAccessKey || !SessionToken || Expiration === undefined) {
       throw new TimoneError('unavailable', 'STS answered without credentials')
@@ -146,7 +150,7 @@ function stsError(error: unknown): TimoneError {
   const said = `STS: ${name}: ${message}`.replace(/\s+/g, ' ').slice(0, 300)
   if (status === 429 || /thrott|slowdown|toomany/i.test(name))
     return new TimoneError('throttled', said, details)
-  if (name === 'TimeoutError') return new TimoneError('timeout', said, details)
+  if (name === 'TimeoutError' || name === 'AbortError') return new TimoneError('timeout', said, details)
   if (MISCONFIGURED.has(name)) return new TimoneError('config', said, details)
   if (status !== undefined && status >= 500) return new TimoneError('unavailable', said, details)
   if (status !== undefined && status >= 400) return new TimoneError('denied', said, details)

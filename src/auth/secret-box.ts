@@ -3,6 +3,8 @@ import {
   createDecipheriv,
   createHash,
   createHmac,
+  createSecretKey,
+  type KeyObject,
   randomBytes,
   timingSafeEqual,
 } from 'node:crypto'
@@ -24,7 +26,7 @@ export class SecretBox {
   readonly keyId: string
   /** Of all keys, in their order. */
   readonly keyIds: readonly string[]
-  readonly #keys: readonly { signing: Buffer; encryption: Buffer }[]
+  readonly #keys: readonly { signing: KeyObject; encryption: KeyObject }[]
   readonly #now: () => number
 
   /**
@@ -44,7 +46,10 @@ export class SecretBox {
         )
       return read
     })
-    this.#keys = bytes.map((key) => ({ signing: key.subarray(0, 16), encryption: key.subarray(16) }))
+    this.#keys = bytes.map((key) => ({
+      signing: createSecretKey(key.subarray(0, 16)),
+      encryption: createSecretKey(key.subarray(16)),
+    }))
     this.keyIds = bytes.map(nameKey)
     this.keyId = this.keyIds[0] as string
     this.#now = now
@@ -52,7 +57,7 @@ export class SecretBox {
 
   /** Any text, encrypted with the first key: url-safe base64. */
   seal(text: string): string {
-    const [{ signing, encryption }] = this.#keys as [{ signing: Buffer; encryption: Buffer }]
+    const [{ signing, encryption }] = this.#keys as [{ signing: KeyObject; encryption: KeyObject }]
     const head = Buffer.alloc(HEAD)
     head[0] = VERSION
     head.writeBigUInt64BE(BigInt(Math.floor(this.#now() / 1000)), 1)
@@ -130,7 +135,7 @@ function nameKey(key: Buffer): string {
   return createHash('sha256').update('timone key id\0').update(key).digest('hex').slice(0, 8)
 }
 
-function mac(key: Buffer, body: Buffer): Buffer {
+function mac(key: KeyObject, body: Buffer): Buffer {
   return createHmac('sha256', key).update(body).digest()
 }
 

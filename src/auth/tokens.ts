@@ -4,6 +4,7 @@ import { TimoneError } from '../errors.ts'
 import { type Repository, repositoryName } from '../repository.ts'
 import type { Principal, TokenUse } from './principal.ts'
 import { parseScope, parseScopes, printScope, type Scope } from './scope.ts'
+import { VerifiedClaims } from './verified-claims.ts'
 
 /** Longest token that is looked at, bytes. */
 export const MAX_TOKEN_LENGTH: number = 16 * 1024
@@ -56,6 +57,7 @@ export class Tokens {
   readonly #requireScope: boolean
   readonly #issued: IssuedTokenCheck | undefined
   readonly #now: () => number
+  readonly #verified: VerifiedClaims
   readonly #userKey: Promise<Key>
   readonly #useKey: Promise<Key>
 
@@ -65,6 +67,7 @@ export class Tokens {
     this.#requireScope = options.requireScope
     this.#issued = options.issued
     this.#now = options.now ?? Date.now
+    this.#verified = new VerifiedClaims(LEEWAY, this.#now)
     const secret = Buffer.from(options.secret, 'utf8')
     this.#userKey = importKey(secret)
     this.#useKey = importKey(
@@ -141,12 +144,14 @@ export class Tokens {
     const isUse = type === USE_TYPE
     let claims: JWTPayload
     try {
-      const verified = await jwtVerify(jwt, await (isUse ? this.#useKey : this.#userKey), {
-        algorithms: ['HS256'],
-        clockTolerance: LEEWAY,
-        currentDate: new Date(this.#now()),
+      claims = await this.#verified.of(jwt, async () => {
+        const verified = await jwtVerify(jwt, await (isUse ? this.#useKey : this.#userKey), {
+          algorithms: ['HS256'],
+          clockTolerance: LEEWAY,
+          currentDate: new Date(this.#now()),
+        })
+        return verified.payload
       })
-      claims = verified.payload
     } catch (error) {
       throw error instanceof errors.JWTExpired ? new TimoneError('unauthorized', 'token expired') : refused()
     }

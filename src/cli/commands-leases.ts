@@ -27,15 +27,44 @@ export function addSecrets(root: Command, io: Io, done: Done): void {
   ])
 }
 
-/** `timone import tokenstore`. */
-export function addImportTokenstore(root: Command, io: Io, done: Done): void {
-  const above =
+function importCommand(root: Command): Command {
+  return (
     root.commands.find((command) => command.name() === 'import') ??
     root
       .command('import')
       .summary('take over what an earlier system holds')
       .description('Takes over what an earlier system holds. Nothing is written until you say --yes.')
-  const command = above
+  )
+}
+
+/** `timone import tokman`. */
+export function addImportTokman(root: Command, io: Io, done: Done): void {
+  const command = importCommand(root)
+    .command('tokman')
+    .summary('take over installation tokens of tokman')
+    .description(
+      'Takes over the installation tokens of GitHub Apps in a database of tokman that have not ended. They live for an hour ' +
+        'at most: nothing is lost without this, but for as many new ones as there are repositories. The app itself and ' +
+        'its key are settings (github.app_id, github.private_key).',
+    )
+    .argument('<database>', 'a SQLite file, or postgres://USER:PASSWORD@HOST:PORT/NAME')
+    .option('--yes', 'write; without it, only say what would be done')
+    .option('--config <file>', "the server's TOML file")
+    .option('--data <dir>', "the server's data folder (default: ./timone-data)")
+    .option('--json', 'print as JSON')
+    .action(async (database: string, options) => {
+      const { importTokman } = await import('./import-tokman.ts')
+      done(await importTokman(database, options, io))
+    })
+  examples(command, [
+    ['timone import tokman postgres://tokman@db/tokman --config /etc/timone.toml', 'what would be done?'],
+    ['timone import tokman tokman.db --config /etc/timone.toml --yes', 'do it'],
+  ])
+}
+
+/** `timone import tokenstore`. */
+export function addImportTokenstore(root: Command, io: Io, done: Done): void {
+  const command = importCommand(root)
     .command('tokenstore')
     .summary('take over refresh tokens of tokenstore')
     .description(

@@ -3,7 +3,7 @@ import { VERSION } from '../version.ts'
 import { type Done, examples } from './command-help.ts'
 import { addDoctor } from './commands-doctor.ts'
 import { addAuditTrail, addImportIdent } from './commands-identity.ts'
-import { addImportTokenstore, addSecrets } from './commands-leases.ts'
+import { addImportTokenstore, addImportTokman, addSecrets } from './commands-leases.ts'
 import { addPeople } from './commands-people.ts'
 import { addSignIn } from './commands-sign-in.ts'
 import { addImportRemoteStorage, addSpace } from './commands-space.ts'
@@ -58,6 +58,7 @@ export function commandTree(io: Io, done: Done): Command {
   addSpace(root, io, done)
   addUsage(root, io, done)
   addSecrets(root, io, done)
+  addImportTokman(root, io, done)
   addImportTokenstore(root, io, done)
   addImportIdent(root, io, done)
   addImportRemoteStorage(root, io, done)

@@ -1,4 +1,3 @@
-import path from 'node:path'
 import * as z from 'zod/mini'
 import { SecretBox } from '../auth/secret-box.ts'
 import { readSettings } from '../config/load-settings.ts'
@@ -8,6 +7,7 @@ import { recordEvent } from '../identity/events.ts'
 import { Users } from '../identity/users.ts'
 import { checkSealingKeys } from '../leases/sealing.ts'
 import { type Io, print, printJson, say } from './io.ts'
+import { readOldDatabase } from './old-database.ts'
 
 export interface ImportTokenstoreOptions {
   readonly config?: string
@@ -165,43 +165,16 @@ function openToken(box: SecretBox, row: OldRow): string {
 
 const QUERY = 'select id, provider, token, user_id from refresh_token order by id'
 
-/** Reads only. @param from a SQLite file, `sqlite:PATH`, or `postgres://…` */
+/** @throws {TimoneError} `config` */
 async function readOldRows(from: string, cwd: string): Promise<OldRow[]> {
-  let rows: unknown[]
-  try {
-    rows = /^postgres(ql)?:\/\//.test(from)
-      ? await readPostgres(from)
-      : await readSqlite(path.resolve(cwd, from.replace(/^sqlite:(\/\/\/)?/, '')))
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : 'unknown reason'
-    throw new TimoneError('config', `cannot read the table refresh_token of tokenstore: ${reason}`, {
-      cause: error,
-    })
-  }
+  const what = 'the table refresh_token of tokenstore'
+  const rows = await readOldDatabase(from, { query: QUERY, cwd, what })
   return rows.map((row) => {
     const { token, id, ...rest } = row as { token: unknown; id: unknown }
     const text = token instanceof Uint8Array ? Buffer.from(token).toString('latin1') : token
-    return OldRow.parse({ ...rest, id: Number(id), token: text })
+    const read = OldRow.safeParse({ ...rest, id: Number(id), token: text })
+    if (!read.success)
+      throw new TimoneError('config', `${what} has a row with unexpected values: ${Number(id)}`)
+    return read.data
   })
-}
-
-async function readSqlite(file: string): Promise<unknown[]> {
-  const { DatabaseSync } = await import('node:sqlite')
-  const database = new DatabaseSync(file, { readOnly: true })
-  try {
-    return database.prepare(QUERY).all()
-  } finally {
-    database.close()
-  }
-}
-
-async function readPostgres(url: string): Promise<unknown[]> {
-  const { default: pg } = await import('pg')
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000 })
-  await client.connect()
-  try {
-    return (await client.query(QUERY)).rows
-  } finally {
-    await client.end()
-  }
 }

@@ -183,10 +183,7 @@ async function openBucket(storage: S3StorageSettings): Promise<Storage> {
   const options = { region, url: storage.stsUrl, credentials }
   const client = createStsClient(options)
   const site = { ...store.location, prefix, keys: serverKeys(options, client) }
-  const sts =
-    roleArn === undefined
-      ? {}
-      : { sts: { assumeRole: createAssumeRole(roleArn, client), partition: roleArn.split(':')[1] ?? 'aws' } }
+  const sts = roleArn === undefined ? {} : { sts: { assumeRole: createAssumeRole(roleArn, client), roleArn } }
   return { store, s3: { site, ...sts }, close: () => {} }
 }
 

@@ -149,7 +149,7 @@ export interface SigningKeysTable {
 
 /** A credential that someone else issued, held and renewed here. PRIMARY KEY(owner, source, resource). */
 export interface LeasesTable {
-  /** `user:ID`, or empty for what belongs to the server. */
+  /** `user:ID`; `subject:NAME` for storage sessions; empty for what belongs to the server. */
   owner: string
   /** `github`, a provider's name, `sts`. */
   source: string

@@ -2,9 +2,9 @@ import { html } from 'hono/html'
 import type { HtmlEscapedString } from 'hono/utils/html'
 import type { Connection } from './connections.ts'
 import type { LinkedIdentity } from './linked-identities.ts'
-import type { StoredToken } from './opaque-tokens.ts'
 import { page } from './page.ts'
 import type { Session } from './sessions.ts'
+import type { StoredToken } from './token-rows.ts'
 
 export interface Account {
   session: Session

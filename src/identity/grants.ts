@@ -1,5 +1,6 @@
 import type { Kysely } from 'kysely'
 import { parseScope, printScope, type Scope } from '../auth/scope.ts'
+import { LookUps } from '../database/look-ups.ts'
 import type { Schema } from '../database/schema.ts'
 import { TimoneError } from '../errors.ts'
 import { recordEvent } from './events.ts'
@@ -17,32 +18,57 @@ export interface Grant {
 
 /** Groups of one user beyond which the rest is not looked at. */
 const MAX_GROUPS = 500
+/** Users whose rights one query asks for: with all their groups, fewer values than a query may have. */
+const USERS_AT_ONCE = 20
 
 /** What each user may do. All methods throw what the database throws. */
 export class Grants {
   readonly #db: Kysely<Schema>
   readonly #fixed: readonly Grant[]
   readonly #now: () => number
+  readonly #rights: LookUps<User, Scope[]>
 
   /** `fixed` are the grants of the settings, which no command takes away. */
   constructor(db: Kysely<Schema>, fixed: readonly Grant[] = [], now: () => number = Date.now) {
     this.#db = db
     this.#fixed = fixed
     this.#now = now
+    this.#rights = new LookUps(
+      (users) => this.#load(users),
+      ({ id }) => String(id),
+      USERS_AT_ONCE,
+    )
   }
 
   /** All that a user may do now: by their own grants and by those of their groups. */
   async rightsOf(user: User): Promise<Scope[]> {
-    const groups = await this.groupsOf(user.id)
-    const principals = [`user:${user.login}`, ...groups.map((name) => `group:${name}`)]
+    return [...((await this.#rights.find(user)) ?? [])]
+  }
+
+  async #load(users: readonly User[]): Promise<Map<string, Scope[]>> {
+    const ids = users.map(({ id }) => id)
+    const groups = await this.#db
+      .selectFrom('user_groups')
+      .select(['user_id', 'name'])
+      .where('user_id', 'in', ids)
+      .execute()
+    const principalsOf = ({ id, login }: User): string[] => [
+      `user:${login}`,
+      ...groups.filter(({ user_id }) => user_id === id).map(({ name }) => `group:${name}`),
+    ]
+    const all = [...new Set(users.flatMap(principalsOf))]
     const rows = await this.#db
       .selectFrom('grants')
-      .select('scope')
-      .where('principal', 'in', principals)
+      .select(['principal', 'scope'])
+      .where('principal', 'in', all)
       .execute()
-    const fixed = this.#fixed.filter(({ principal }) => principals.includes(principal))
-    const texts = new Set([...rows, ...fixed].map(({ scope }) => scope))
-    return [...texts].map(parseScope)
+    return new Map(
+      users.map((user) => {
+        const principals = new Set(principalsOf(user))
+        const own = [...rows, ...this.#fixed].filter(({ principal }) => principals.has(principal))
+        return [String(user.id), [...new Set(own.map(({ scope }) => scope))].map(parseScope)]
+      }),
+    )
   }
 
   /** The groups that a user was in when they signed in last. */

@@ -4,11 +4,13 @@ import type { Kysely } from 'kysely'
 import type { Principal } from '../auth/principal.ts'
 import { printScope, type Scope } from '../auth/scope.ts'
 import { ISSUED_TYPE, type IssuedTokenCheck, isUserName, refused } from '../auth/tokens.ts'
+import { VerifiedClaims } from '../auth/verified-claims.ts'
 import type { Schema } from '../database/schema.ts'
 import { TimoneError } from '../errors.ts'
-import { findToken, isOpaqueToken, OpaqueTokens, tokenRow } from './opaque-tokens.ts'
+import { isOpaqueToken, OpaqueTokens } from './opaque-tokens.ts'
 import type { IssuedPrincipals, OpaqueTokenCheck } from './principals.ts'
 import type { KeyAlgorithm, SigningKeys } from './signing-keys.ts'
+import { TokenRows, tokenRow } from './token-rows.ts'
 
 export interface IssuedTokensOptions {
   db: Kysely<Schema>
@@ -51,11 +53,15 @@ export class IssuedTokens implements IssuedTokenCheck {
   readonly #options: IssuedTokensOptions
   readonly #secret: Uint8Array
   readonly #now: () => number
+  readonly #verified: VerifiedClaims
+  readonly #rows: TokenRows
 
   constructor(options: IssuedTokensOptions) {
     this.#options = options
     this.#secret = Buffer.from(options.secret, 'utf8')
     this.#now = options.now ?? Date.now
+    this.#verified = new VerifiedClaims(LEEWAY, this.#now)
+    this.#rows = new TokenRows(options.db, this.#now)
   }
 
   async issue(options: NewJwt): Promise<{ token: string; id: string; expiresAt: string }> {
@@ -92,7 +98,7 @@ export class IssuedTokens implements IssuedTokenCheck {
   async verify(token: string): Promise<Principal> {
     if (isOpaqueToken(token)) return this.#options.opaque.verify(token)
     const claims = await this.#claims(token)
-    const found = await findToken(this.#options.db, { id: claims.jti }, this.#now())
+    const found = await this.#rows.byId(claims.jti)
     if (found === undefined || found.kind !== 'jwt') throw refused()
     // A login never changes hands, yet what the token says and what we know must be the same.
     const subject = found.user?.login ?? subjectOf(found.data)
@@ -125,8 +131,14 @@ export class IssuedTokens implements IssuedTokenCheck {
   }
 
   async #claims(token: string): Promise<JWTPayload & { jti: string; sub: string }> {
+    const claims = await this.#verified.of(token, () => this.#verify(token))
+    const { jti, sub, iat = Number.POSITIVE_INFINITY } = claims
+    if (!isId(jti) || typeof sub !== 'string' || iat > this.#now() / 1000 + LEEWAY) throw refused()
+    return { ...claims, jti, sub }
+  }
+
+  async #verify(token: string): Promise<JWTPayload> {
     const { url, keys } = this.#options
-    let claims: JWTPayload
     try {
       const { alg, kid, typ } = decodeProtectedHeader(token)
       if (typ !== ISSUED_TYPE) throw refused()
@@ -147,18 +159,19 @@ export class IssuedTokens implements IssuedTokenCheck {
         clockTolerance: LEEWAY,
         currentDate: new Date(this.#now()),
       })
-      claims = verified.payload
+      return verified.payload
     } catch (error) {
       if (error instanceof TimoneError && error.code !== 'unauthorized') throw error
       if ((error as { code?: unknown }).code === 'ERR_JWT_EXPIRED')
         throw new TimoneError('unauthorized', 'token expired')
       throw refused()
     }
-    const { jti, sub, iat = Number.POSITIVE_INFINITY } = claims
-    if (typeof jti !== 'string' || typeof sub !== 'string' || iat > this.#now() / 1000 + LEEWAY)
-      throw refused()
-    return { ...claims, jti, sub }
   }
+}
+
+/** Only what we could have made up goes to the database. */
+function isId(jti: unknown): jti is string {
+  return typeof jti === 'string' && /^[0-9a-f-]{36}$/.test(jti)
 }
 
 function subjectOf(data: unknown): string | undefined {

@@ -5,7 +5,8 @@ import { narrow, parseScopes, type Scope } from '../auth/scope.ts'
 import { type IssuedTokenCheck, refused, type Tokens } from '../auth/tokens.ts'
 import type { Schema } from '../database/schema.ts'
 import type { Grants } from './grants.ts'
-import { isOpaqueToken, OpaqueTokens, type StoredToken } from './opaque-tokens.ts'
+import { isOpaqueToken, OpaqueTokens } from './opaque-tokens.ts'
+import type { StoredToken } from './token-rows.ts'
 import type { Users } from './users.ts'
 
 /**

@@ -1,4 +1,5 @@
 import type { Insertable, Kysely, Selectable } from 'kysely'
+import { LookUps } from '../database/look-ups.ts'
 import type { Schema, UsersTable } from '../database/schema.ts'
 import { TimoneError } from '../errors.ts'
 import { recordEvent } from './events.ts'
@@ -47,11 +48,19 @@ class Lost extends Error {}
 export class Users {
   readonly #db: Kysely<Schema>
   readonly #now: () => number
+  readonly #byLogin: LookUps<string, User>
 
   /** `now` gives milliseconds since the epoch. */
   constructor(db: Kysely<Schema>, now: () => number = Date.now) {
     this.#db = db
     this.#now = now
+    this.#byLogin = new LookUps(
+      async (logins) => {
+        const rows = await db.selectFrom('users').selectAll().where('login', 'in', logins).execute()
+        return new Map(rows.map((row) => [row.login, userOf(row)]))
+      },
+      (login) => login,
+    )
   }
 
   async byId(id: number): Promise<User | undefined> {
@@ -61,13 +70,7 @@ export class Users {
 
   /** Logins are kept in lower case, and found in any. */
   async byLogin(login: string): Promise<User | undefined> {
-    if (!isLogin(login.toLowerCase())) return undefined
-    const row = await this.#db
-      .selectFrom('users')
-      .selectAll()
-      .where('login', '=', login.toLowerCase())
-      .executeTakeFirst()
-    return row && userOf(row)
+    return isLogin(login.toLowerCase()) ? this.#byLogin.find(login.toLowerCase()) : undefined
   }
 
   async byIdentity(issuer: string, subject: string): Promise<User | undefined> {

@@ -1,7 +1,7 @@
 import type { Database } from '../database/connect.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Lease, LeaseKey, LeaseSource, Minted } from './lease.ts'
-import type { LeaseRow, LeaseStore } from './lease-store.ts'
+import { type LeaseRow, type LeaseStore, nameOf } from './lease-store.ts'
 
 /** Milliseconds that a source has to answer: well under the longest life of a lock. */
 const MINT_TIMEOUT = 10_000
@@ -104,6 +104,16 @@ export class LeaseBroker {
     return { renewed: keys.length - failures.length, failures }
   }
 
+  /** Removes what has expired and can be minted again whenever somebody asks. Gives the number. */
+  async removeExpired(): Promise<number> {
+    const { store, sources } = this.#options
+    const minted = [...sources].filter(([, { needsConsent }]) => !needsConsent)
+    return store.removeExpired(
+      minted.map(([name]) => name),
+      this.#now(),
+    )
+  }
+
   /** Under the lock. @param seen the row as it was before the lock */
   async #renew(key: LeaseKey, seen: LeaseRow | undefined, fresh: boolean): Promise<Lease> {
     const { store, timeout = MINT_TIMEOUT } = this.#options
@@ -166,10 +176,6 @@ export class LeaseBroker {
     if (source === undefined) throw new TimoneError('not_found', `there is no provider ${name}`)
     return source
   }
-}
-
-function nameOf({ owner, source, resource }: LeaseKey): string {
-  return JSON.stringify([owner, source, resource])
 }
 
 function broken(reason: string, { remedy }: LeaseSource): TimoneError {

@@ -1,5 +1,6 @@
 import type { Kysely, Selectable } from 'kysely'
 import type { SecretBox } from '../auth/secret-box.ts'
+import { LookUps } from '../database/look-ups.ts'
 import type { LeasesTable, Schema } from '../database/schema.ts'
 import type { Lease, LeaseKey, LeaseState, Minted } from './lease.ts'
 
@@ -11,32 +12,47 @@ export class LeaseStore {
   readonly #db: Kysely<Schema>
   readonly #box: SecretBox
   readonly #now: () => number
+  readonly #rows: LookUps<LeaseKey, LeaseRow>
+  /** Of rows that several callers were given by one query: decrypted once for all of them, forgotten with the row. */
+  readonly #opened = new WeakMap<LeaseRow, Lease>()
 
   constructor(options: { db: Kysely<Schema>; box: SecretBox; now?: () => number }) {
     this.#db = options.db
     this.#box = options.box
     this.#now = options.now ?? Date.now
+    this.#rows = new LookUps(async (keys) => {
+      const rows = await this.#db
+        .selectFrom('leases')
+        .selectAll()
+        .where(({ eb, refTuple, tuple }) =>
+          eb(
+            refTuple('owner', 'source', 'resource'),
+            'in',
+            keys.map(({ owner, source, resource }) => tuple(owner, source, resource)),
+          ),
+        )
+        .execute()
+      return new Map(rows.map((row) => [nameOf(row), row]))
+    }, nameOf)
   }
 
-  find({ owner, source, resource }: LeaseKey): Promise<LeaseRow | undefined> {
-    return this.#db
-      .selectFrom('leases')
-      .selectAll()
-      .where('owner', '=', owner)
-      .where('source', '=', source)
-      .where('resource', '=', resource)
-      .executeTakeFirst()
+  find(key: LeaseKey): Promise<LeaseRow | undefined> {
+    return this.#rows.find(key)
   }
 
   /** Undefined for a row without an access token: it was imported and is renewed at its first use. */
   lease(row: LeaseRow): Lease | undefined {
     if (row.access_token === null) return undefined
-    return {
+    const known = this.#opened.get(row)
+    if (known !== undefined) return known
+    const lease = {
       accessToken: this.#box.open(row.access_token),
       tokenType: row.token_type,
       scope: row.scope,
       expiresAt: time(row.expires_at),
     }
+    this.#opened.set(row, lease)
+    return lease
   }
 
   /** The tokens of a row, for its renewal and its end. */
@@ -120,9 +136,26 @@ export class LeaseStore {
     return rows.map(pick)
   }
 
+  /** Removes credentials of these sources that ended before `before`, milliseconds since the epoch. Gives their number. */
+  async removeExpired(sources: readonly string[], before: number): Promise<number> {
+    if (sources.length === 0) return 0
+    const { numDeletedRows } = await this.#db
+      .deleteFrom('leases')
+      .where('source', 'in', sources)
+      .where('refresh_token', 'is', null)
+      .where('expires_at', '<', new Date(before).toISOString())
+      .executeTakeFirst()
+    return Number(numDeletedRows)
+  }
+
   #text(): string {
     return new Date(this.#now()).toISOString()
   }
+}
+
+/** One key, one name. */
+export function nameOf({ owner, source, resource }: LeaseKey): string {
+  return JSON.stringify([owner, source, resource])
 }
 
 function pick({ owner, source, resource }: LeaseKey): LeaseKey {

@@ -1,6 +1,6 @@
 /** What names a credential that somebody else issued: one row of the table `leases`. */
 export interface LeaseKey {
-  /** `user:ID`, or empty for what belongs to the server. */
+  /** `user:ID`; `subject:NAME` for storage sessions, whose holders need not be users; empty for what belongs to the server. */
   readonly owner: string
   /** Name of a {@link LeaseSource}. */
   readonly source: string

@@ -16,6 +16,9 @@ import { OAuthProvider, type OAuthProviderOptions } from './oauth-provider.ts'
 import { oauthRoutes, type ProviderDescription } from './oauth-routes.ts'
 import { UserConnections } from './user-connections.ts'
 
+/** Name in the broker of storage sessions, which another room asks for and hands out. */
+export const STS = 'sts'
+
 /** Whose credentials are handed out. */
 export interface LeaseSettings {
   githubApps?: (Omit<GitHubAppsOptions, 'now'> & { open: boolean }) | undefined
@@ -23,6 +26,8 @@ export interface LeaseSettings {
   providers?: readonly (OAuthProviderOptions & ProviderDescription)[] | undefined
   /** Origins that browsers may be sent back to, beside our own. */
   returnOrigins?: readonly string[] | undefined
+  /** Who issues storage sessions; undefined: nobody. */
+  sts?: LeaseSource | undefined
 }
 
 export interface LeasesOptions extends LeaseSettings {
@@ -42,7 +47,7 @@ export interface Leases {
   /** For the page of a user's account. */
   readonly connections: UserConnections
   routes(): Hono<IdentityEnv>
-  /** Renews what nobody has used for a day, every hour, until the function that it gives is called. */
+  /** Every hour renews what nobody has used for a day, and removes what is over, until the function that it gives is called. */
   keepAlive(report: (failed: { source: string; error: unknown }) => void): () => void
 }
 
@@ -62,6 +67,7 @@ export function createLeases(options: LeasesOptions): Leases {
     ]),
   )
   for (const [id, { source }] of providers) sources.set(id, source)
+  if (options.sts !== undefined) sources.set(STS, options.sts)
   const box = new SecretBox(options.secretKeys)
   const store = new LeaseStore({ db, box, now })
   const broker = new LeaseBroker({ store, database, sources, now })
@@ -77,14 +83,16 @@ export function createLeases(options: LeasesOptions): Leases {
     store,
     connections,
     keepAlive: (report) => {
-      const timer = setInterval(() => {
-        broker.renewUnused(DAY).then(
-          ({ failures }) => {
-            for (const { key, error } of failures) report({ source: key.source, error })
-          },
-          (error: unknown) => report({ source: '', error }),
-        )
-      }, HOUR)
+      const keep = async (): Promise<void> => {
+        try {
+          await broker.removeExpired()
+          const { failures } = await broker.renewUnused(DAY)
+          for (const { key, error } of failures) report({ source: key.source, error })
+        } catch (error) {
+          report({ source: '', error })
+        }
+      }
+      const timer = setInterval(() => void keep(), HOUR)
       timer.unref()
       return () => clearInterval(timer)
     },

@@ -1,4 +1,4 @@
-import { lfsUrl, TOTAL_LIFETIME } from '../access/broker.ts'
+import { lfsUrl } from '../access/broker.ts'
 import {
   keyOf,
   type ObjectName,
@@ -7,6 +7,7 @@ import {
   signEach,
 } from '../access/object-location.ts'
 import { hrefWithPlan, type PlannedObject } from '../access/plan.ts'
+import { TOTAL_LIFETIME } from '../access/role-sessions.ts'
 import { mayWrite, type Principal } from '../auth/principal.ts'
 import type { Tokens } from '../auth/tokens.ts'
 import { isOid } from '../oid.ts'

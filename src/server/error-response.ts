@@ -87,7 +87,7 @@ const isApi = (path: string): boolean => path.startsWith('/api/') && !path.inclu
  */
 export function problemOf(error: unknown, path = ''): Problem {
   const code = error instanceof TimoneError ? error.code : 'internal'
-  const rule = isApi(path) ? apiRule(RULES[code], code) : RULES[code]
+  const rule = isApi(path) ? apiRule(RULES[code], code) : lfsRule(path, code)
   const headers: Record<string, string> = {}
   if (rule.status === 401) {
     // LFS-Authenticate is git-lfs's own (docs/api/authentication.md); the other is HTTP's (RFC 9110, section 11.6.1).
@@ -105,6 +105,11 @@ export function problemOf(error: unknown, path = ''): Problem {
   }
   const message = rule.message ?? (error instanceof TimoneError ? error.message : INTERNAL.message)
   return { status: rule.status, code, message: message ?? '', headers }
+}
+
+/** Storage sessions come from somebody else as well, who may be away. */
+function lfsRule(path: string, code: ErrorCode): Rule {
+  return code === 'upstream' && path.includes('/info/lfs/') ? LATER : RULES[code]
 }
 
 /** What the services that `/api/` takes over answered in the same case. */

@@ -1,9 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { Gate } from '../access/authorize.ts'
-import { Broker } from '../access/broker.ts'
+import { Broker, type LeaseOf } from '../access/broker.ts'
 import { fileSignerSource, type ObjectName, type S3Site, s3SignerSource } from '../access/object-location.ts'
 import { RateLimit } from '../access/rate-limit.ts'
+import { RoleSessions } from '../access/role-sessions.ts'
 import { SignedUrls } from '../access/signed-urls.ts'
 import type { AssumeRole } from '../access/sts.ts'
 import { Transfers } from '../access/transfers.ts'
@@ -14,7 +15,7 @@ import { TimoneError } from '../errors.ts'
 import { GithubUsers, type GithubUsersOptions } from '../identity/github-users.ts'
 import { createIdentity, type IdentitySettings } from '../identity/identity.ts'
 import type { TrustRule } from '../identity/trust-rules.ts'
-import { createLeases, type LeaseSettings } from '../leases/leases.ts'
+import { createLeases, type LeaseSettings, STS } from '../leases/leases.ts'
 import { createBatch } from '../lfs/batch.ts'
 import { LockStore } from '../lfs/lock-store.ts'
 import { Presence } from '../lfs/presence.ts'
@@ -63,7 +64,7 @@ export interface HandlerOptions {
   /** Addresses and networks of proxies that are believed where a request came from; none unless said otherwise. */
   trustedProxies?: readonly string[] | undefined
   /** The bucket behind an S3 store, and how to get credentials that open parts of it. */
-  s3?: { site: S3Site; sts?: { assumeRole: AssumeRole; partition: string } } | undefined
+  s3?: { site: S3Site; sts?: { assumeRole: AssumeRole; roleArn: string } } | undefined
   /** Present: tokens of GitHub are taken for these repositories. */
   githubUsers?: Pick<GithubUsersOptions, 'apiUrl' | 'repositories'> | undefined
   /** Whose identity tokens are exchanged; none: nobody's. */
@@ -111,12 +112,14 @@ export function createHandler(
     (options.githubUsers?.repositories.length ?? 0) === 0
       ? undefined
       : new GithubUsers({ ...(options.githubUsers as GithubUsersOptions), now })
-  const leases = createLeases({ ...options, ...options.leases, tokens, now })
+  const sessions = roleSessionsOf(options)
+  const leases = createLeases({ ...options, ...options.leases, sts: sessions, tokens, now })
+  const lease: LeaseOf = (key) => leases.broker.lease({ ...key, source: STS })
   leases.keepAlive(({ source, error }) =>
     logger.warn({ source, ...errorFields(error) }, 'cannot renew a lease'),
   )
   const app = createApp({
-    ...buildRooms(options, urls, tokens, now, github),
+    ...buildRooms(options, urls, tokens, now, github, sessions && { sessions, lease }),
     apps: options.remoteStorage && createAppRoutes(identity, { url, db: options.database.db, now }),
     identity: identity.routes(tokens, leases.connections),
     leases: leases.routes(),
@@ -245,12 +248,17 @@ function limitReader(response: ServerResponse, limits: { idle: number; answer: n
   response.once('close', () => clearTimeout(timer))
 }
 
+function roleSessionsOf({ s3, objectExpiresIn: expiresIn }: HandlerOptions): RoleSessions | undefined {
+  return s3?.sts && new RoleSessions({ site: s3.site, ...s3.sts, expiresIn })
+}
+
 function buildRooms(
   options: HandlerOptions,
   urls: SignedUrls,
   tokens: Tokens,
   now: () => number,
   foreign: GithubUsers | undefined,
+  shared: { sessions: RoleSessions; lease: LeaseOf } | undefined,
 ) {
   const { store, url, objectExpiresIn: expiresIn, publicRepositories, s3 } = options
   const prefix = s3?.site.prefix ?? ''
@@ -259,7 +267,7 @@ function buildRooms(
       ? fileSignerSource(urls, { expiresIn, now })
       : s3SignerSource(s3.site, { expiresIn, now })
   const presence = new Presence({ store, now })
-  const sts = s3?.sts === undefined ? {} : { sts: { site: s3.site, ...s3.sts } }
+  const sts = s3 === undefined || shared === undefined ? {} : { sts: { site: s3.site, ...shared } }
   const usage = new Usage({ db: options.database.db, quota: options.quota, now })
   const rateLimit = new RateLimit(options.requestsPerMinute, now)
   const stored = async ({ repository, oid, size }: ObjectName): Promise<void> => {

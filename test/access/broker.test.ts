@@ -1,9 +1,14 @@
-import { describe, expect, test } from 'vitest'
-import { Broker, TOTAL_LIFETIME } from '../../src/access/broker.ts'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { Broker } from '../../src/access/broker.ts'
+import { RoleSessions, TOTAL_LIFETIME } from '../../src/access/role-sessions.ts'
 import type { AssumeRole } from '../../src/access/sts.ts'
 import type { Principal } from '../../src/auth/principal.ts'
+import { generateKey, SecretBox } from '../../src/auth/secret-box.ts'
 import { Tokens } from '../../src/auth/tokens.ts'
+import { connect, type Database } from '../../src/database/connect.ts'
 import { TimoneError } from '../../src/errors.ts'
+import { LeaseBroker } from '../../src/leases/lease-broker.ts'
+import { LeaseStore } from '../../src/leases/lease-store.ts'
 
 const START = 1_700_000_000_000
 const repository = { org: 'foo', repo: 'bar' }
@@ -15,9 +20,27 @@ const site = {
   forcePathStyle: true,
   keys: async () => ({ accessKeyId: 'own', secretAccessKey: 'own' }),
 }
+const roleArn = 'arn:aws:iam::1:role/lfs'
+let database: Database
+
+beforeEach(async () => {
+  database = await connect('sqlite::memory:')
+})
+afterEach(() => database.close())
+
 const ada: Principal = { subject: 'ada', scopes: 'full', authTime: START / 1000 }
 
-function make(options: { expiresIn?: number; life?: number; fail?: () => unknown; sts?: boolean } = {}) {
+interface Options {
+  expiresIn?: number
+  life?: number
+  fail?: () => unknown
+  sts?: boolean
+  roleArn?: string
+  /** Key of the secrets in the table. */
+  box?: string
+}
+
+function make(options: Options = {}) {
   const clock = { now: START }
   const asked: Parameters<AssumeRole>[0][] = []
   const assumeRole: AssumeRole = async (request) => {
@@ -39,12 +62,17 @@ function make(options: { expiresIn?: number; life?: number; fail?: () => unknown
     requireScope: false,
     now,
   })
+  const expiresIn = options.expiresIn ?? 3600
+  const sessions = new RoleSessions({ site, assumeRole, roleArn: options.roleArn ?? roleArn, expiresIn })
+  const store = new LeaseStore({ db: database.db, box: new SecretBox([options.box ?? generateKey()]), now })
+  const leases = new LeaseBroker({ store, database, sources: new Map([['sts', sessions]]), now })
+  const lease = (key: { owner: string; resource: string }) => leases.lease({ ...key, source: 'sts' })
   const broker = new Broker({
     tokens,
     url: 'https://lfs.example',
-    expiresIn: options.expiresIn ?? 3600,
+    expiresIn,
     now,
-    ...(options.sts === false ? {} : { sts: { site, assumeRole, partition: 'aws' } }),
+    ...(options.sts === false ? {} : { sts: { site, sessions, lease } }),
   })
   return { broker, tokens, clock, asked }
 }
@@ -115,6 +143,32 @@ describe('with STS', () => {
     clock.now += 2_000
     await broker.credentials(ada, repository, 'upload')
     expect(asked.length).toBe(2)
+  })
+
+  test('another role or duration is another session, whatever the table holds', async () => {
+    const box = generateKey()
+    const once = async (options: Options) => {
+      const { broker, asked } = make({ ...options, box })
+      await broker.credentials(ada, repository, 'upload')
+      return asked.length
+    }
+    expect(await once({})).toBe(1)
+    expect(await once({})).toBe(0)
+    expect(await once({ roleArn: 'arn:aws:iam::1:role/other' })).toBe(1)
+    expect(await once({ expiresIn: 1800 })).toBe(1)
+  })
+
+  test('what is left of a session is handed out while STS is away', async () => {
+    let fails = false
+    const away = () => (fails ? new TimoneError('connection', 'STS cannot be reached') : undefined)
+    const { broker, clock, asked } = make({ fail: away })
+    await broker.credentials(ada, repository, 'upload')
+    fails = true
+    clock.now += 3000_000
+    expect(await broker.credentials(ada, repository, 'upload')).toMatchObject({ access_key_id: 'key1' })
+    expect(asked.length).toBe(2)
+    clock.now += 600_000
+    await expect(broker.credentials(ada, repository, 'upload')).rejects.toMatchObject({ code: 'connection' })
   })
 
   test('a failure is not remembered', async () => {

@@ -54,7 +54,7 @@ function brokenSite(change: { endpoint?: string; bucket?: string; roleArn?: stri
   const client = createStsClient(options)
   const { roleArn = given.roleArn, ...place } = change
   const site = { ...s3Of(given), ...place, prefix: given.prefix, keys: serverKeys(options, client) }
-  return { s3: { site, sts: { assumeRole: createAssumeRole(roleArn, client), partition: 'aws' } } }
+  return { s3: { site, sts: { assumeRole: createAssumeRole(roleArn, client), roleArn } } }
 }
 
 describe('doctor with a bucket', () => {

@@ -3,6 +3,7 @@ import path from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { generateKey, SecretBox } from '../../src/auth/secret-box.ts'
 import { connect } from '../../src/database/connect.ts'
+import { testPostgres } from '../helpers/postgres.ts'
 import { makeSandbox, type Sandbox } from './run-cli.ts'
 
 const [old, mine] = [generateKey(), generateKey()]
@@ -27,17 +28,20 @@ beforeEach(async () => {
 })
 afterEach(() => box.remove())
 
-const run = (keys: string, ...args: string[]) =>
-  box.timone(['import', 'tokenstore', 'old.db', '--issuer', ISSUER, '--json', ...args], {
-    env: {
-      ...box.env,
-      TIMONE_DATABASE_URL: url,
-      TIMONE_SECRET_KEYS: keys,
-      TOKEN_PROVIDERS: 'idp1',
-      IDP1_DISCOVERY_URL: ISSUER,
-      IDP1_CLIENT_ID: 'x',
+const run = (keys: string, yes?: '--yes', from = 'old.db') =>
+  box.timone(
+    ['import', 'tokenstore', from, '--issuer', ISSUER, '--json', ...(yes === undefined ? [] : [yes])],
+    {
+      env: {
+        ...box.env,
+        TIMONE_DATABASE_URL: url,
+        TIMONE_SECRET_KEYS: keys,
+        TOKEN_PROVIDERS: 'idp1',
+        IDP1_DISCOVERY_URL: ISSUER,
+        IDP1_CLIENT_ID: 'x',
+      },
     },
-  })
+  )
 
 async function leases(): Promise<{ owner: string; source: string; refresh_token: string | null }[]> {
   const database = await connect(url)
@@ -68,6 +72,25 @@ test('says what it would do, then does it, then finds it done', async () => {
   const texts = rows.map(({ refresh_token }) => new SecretBox([mine]).open(refresh_token ?? ''))
   expect(texts.sort()).toEqual(['newer', 'other'])
   expect(JSON.parse((await run(`${mine},${old}`, '--yes')).stdout)).toMatchObject({ imported: 0, present: 2 })
+})
+
+test('the same from Postgres, whose bytea holds the tokens', async () => {
+  const postgres = await testPostgres()
+  try {
+    await postgres.query(
+      'create table refresh_token (id serial primary key, provider varchar, token bytea, expires_in integer, expires_at float, user_id varchar)',
+    )
+    const sealed = new SecretBox([old]).seal('from postgres')
+    await postgres.query(
+      `insert into refresh_token (provider, token, expires_at, user_id) values ('idp1', convert_to('${sealed}', 'utf8'), 1.5, 'sub-9')`,
+    )
+    const { stdout } = await run(`${mine},${old}`, '--yes', postgres.url)
+    expect(JSON.parse(stdout)).toMatchObject({ rows: 1, imported: 1 })
+    const [row] = await leases()
+    expect(new SecretBox([mine]).open(row?.refresh_token ?? '')).toBe('from postgres')
+  } finally {
+    await postgres.drop()
+  }
 })
 
 test('without the old key: says so, writes nothing, shows no secret', async () => {

@@ -6,6 +6,9 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { generateKey } from '../../src/auth/secret-box.ts'
 import { Tokens } from '../../src/auth/tokens.ts'
 import { connect } from '../../src/database/connect.ts'
+import { Grants } from '../../src/identity/grants.ts'
+import { OpaqueTokens } from '../../src/identity/opaque-tokens.ts'
+import { Users } from '../../src/identity/users.ts'
 import { type FakeGitHub, startFakeGitHub } from '../helpers/github-app.ts'
 import { type TestDatabase, testPostgres } from '../helpers/postgres.ts'
 import { type Serving, startServing } from '../helpers/serving.ts'
@@ -288,4 +291,52 @@ describe('two server processes on one Postgres', () => {
     const rows = JSON.stringify(await postgres.query('select * from leases'))
     for (const text of [rows, ...servers.map(({ log }) => log())]) expect(text).not.toContain(token)
   })
+
+  test('what is taken back on one server opens nothing on the other, from then on', async () => {
+    const database = await connect(postgres.url)
+    const [first, second] = servers as [Serving, Serving]
+    const users = new Users(database.db)
+    const tokens = new OpaqueTokens(database.db)
+    const grants = new Grants(database.db)
+    const user = await users.add({ login: 'ada' }, '')
+    const scope = 'lease:github/foo/bar:contents=read'
+    await grants.grant('user:ada', scope)
+    const issue = () => tokens.issue({ userId: user.id, kind: 'personal', scopes: [scope], client: 'test' })
+    /** Statuses of many requests at once on the second server. */
+    const statuses = async (token: string): Promise<Set<number>> => {
+      const asked = Array.from({ length: 20 }, () => ask(`${second.url}/api/foo/bar`, `Bearer ${token}`))
+      return new Set((await Promise.all(asked)).map(({ status }) => status))
+    }
+
+    for (let round = 0; round < 10; round++) {
+      const { token } = await issue()
+      expect(await statuses(token)).toEqual(new Set([200]))
+      // Also while requests with it are under way.
+      const meanwhile = statuses(token)
+      const body = new URLSearchParams({ token })
+      expect((await fetch(`${first.url}/oauth/revoke`, { method: 'POST', body })).status).toBe(200)
+      expect(await statuses(token)).toEqual(new Set([401]))
+      await meanwhile
+    }
+
+    const { token } = await issue()
+    expect(await statuses(token)).toEqual(new Set([200]))
+    await grants.revoke('user:ada', scope)
+    expect(await statuses(token)).toEqual(new Set([403]))
+    await grants.grant('user:ada', scope)
+    expect(await statuses(token)).toEqual(new Set([200]))
+    await users.setDisabled('ada', true, '')
+    expect(await statuses(token)).toEqual(new Set([401]))
+
+    // An operator's token of that user is not in the table, and its user is.
+    const operator = async (user: string) =>
+      (await new Tokens({ secret: SECRET, issuer: second.url, requireScope: false }).issueUser({
+        user,
+        scopes: [scope],
+      })) as string
+    expect(await statuses(await operator('ada'))).toEqual(new Set([401]))
+    await users.setDisabled('ada', false, '')
+    expect(await statuses(await operator('ada'))).toEqual(new Set([200]))
+    await database.close()
+  }, 30_000)
 })

@@ -230,6 +230,31 @@ describe.each(['sqlite', 'postgres'] as const)('LeaseBroker on %s', (kind) => {
     expect(provider.calls).toBe(1)
   })
 
+  test('what is over and can be had again is removed; what its owner consented to stays', async () => {
+    const github: LeaseSource = {
+      renewBefore: 60,
+      needsConsent: false,
+      remedy: '',
+      mint: async ({ resource }) => ({ accessToken: resource, expiresAt: now + HOUR }),
+    }
+    const { db } = databases[0] as Database
+    const sources = new Map<string, LeaseSource>([
+      ['github', github],
+      ['idp1', provider],
+    ])
+    const clock = () => now
+    const own = new LeaseBroker({ store, database: databases[0] as Database, sources, now: clock })
+    await begin()
+    await own.lease({ owner: '', source: 'github', resource: 'foo/old' })
+    now += HOUR + 1
+    await own.lease({ owner: '', source: 'github', resource: 'foo/new' })
+    expect(await own.removeExpired()).toBe(1)
+    const left = await db.selectFrom('leases').select('resource').where('source', '=', 'github').execute()
+    expect(left).toEqual([{ resource: 'foo/new' }])
+    expect(await store.find(key)).toBeDefined()
+    await store.remove({ owner: '', source: 'github', resource: 'foo/new' })
+  })
+
   test('its end: tokens are given to be revoked, and the row goes even when that fails', async () => {
     await begin()
     const end = broker().end(key, async (secrets) => {

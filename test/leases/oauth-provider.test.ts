@@ -432,5 +432,25 @@ describe('two server processes on one Postgres, a provider that rotates', () => 
         Array(round).fill('refresh_token ok'),
       )
     }
+
+    /** Statuses of many requests at once on one of the servers. */
+    const statuses = async (number: number): Promise<Set<number>> => {
+      const headers = { authorization: `Bearer ${tokens[number]}` }
+      const asked = Array.from({ length: 20 }, () =>
+        fetch(`${servers[number]?.url}/api/v1.0/idp1/token`, { headers }),
+      )
+      return new Set((await Promise.all(asked)).map(({ status }) => status))
+    }
+    expect(await statuses(1)).toEqual(new Set([200]))
+    await postgres.query("update leases set state = 'broken', error = 'for the test'")
+    expect(await statuses(1)).toEqual(new Set([400]))
+    await postgres.query("update leases set state = 'active', error = null")
+    expect(await statuses(1)).toEqual(new Set([200]))
+    const ended = await fetch(`${url}/api/v1.0/idp1/revoke`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${tokens[0]}` },
+    })
+    expect(ended.status).toBe(200)
+    expect(await statuses(1)).toEqual(new Set([400]))
   })
 })

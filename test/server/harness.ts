@@ -90,8 +90,7 @@ export async function startOnS3(
   const options = { region, url, credentials }
   const client = createStsClient(options)
   const site = { ...store.location, prefix, keys: serverKeys(options, client) }
-  const sts =
-    kind === 'sts' ? { sts: { assumeRole: createAssumeRole(roleArn, client), partition: 'aws' } } : {}
+  const sts = kind === 'sts' ? { sts: { assumeRole: createAssumeRole(roleArn, client), roleArn } } : {}
   const running = await run({ ...DEFAULTS, store, s3: { site, ...sts }, ...overrides }, async () => {})
   return { ...running, store, prefix }
 }
