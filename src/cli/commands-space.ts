@@ -38,7 +38,54 @@ export function addSpace(root: Command, io: Io, done: Done): void {
     .action(async (name, file, options) =>
       done(await (await import('./space.ts')).exportSpace(name, file, options, io)),
     )
+  const restore = operator(
+    space
+      .command('restore')
+      .summary('bring back what was stored earlier')
+      .description(
+        'Brings back one document, one folder, or the whole storage as it was at a commit or a time, as one more change: ' +
+          'nothing that happened since is forgotten, and apps see it as any other change.',
+      ),
+  )
+    .addArgument(login())
+    .addArgument(new Argument('[path]', '/notes/today.txt, /notes/ (a folder), or all of it when left out'))
+    .option(
+      '--at <time>',
+      'a commit of timone space log, 2026-01-31, 2026-01-31T12:00:00Z, or how long ago: 2h, 30d (required)',
+    )
+    .option('--json', 'print as JSON')
+    .action(async (name, path, options) =>
+      done(await (await import('./space-history.ts')).restoreSpace(name, path, options, io)),
+    )
+  examples(restore, [
+    ['timone space restore bob /notes/today.txt --at 2h', 'one document as of two hours ago'],
+    ['timone space restore bob /notes/ --at 3f2a9c1d04', 'a folder as of a commit of timone space log'],
+    ['timone space restore bob --at 2026-01-31T12:00:00Z', 'everything'],
+  ])
+  const prune = operator(
+    space
+      .command('prune')
+      .summary('forget what was stored long ago')
+      .description(
+        'Forgets what a storage was before some time: its history then begins with its state at that time, under new ' +
+          'commit ids. Documents that only older commits have are removed for good, large ones from the object store ' +
+          'too; so is what uploads that were broken off have left there. Servers may go on meanwhile. Copies that were ' +
+          'cloned before have to be cloned anew.',
+      ),
+  )
+    .addArgument(login())
+    .option('--before <time>', '2026-01-31, 2026-01-31T12:00:00Z, or how long ago, as in 90d (required)')
+    .option('--yes', 'remove it; without it, only say what would be done')
+    .option('--json', 'print as JSON')
+    .action(async (name, options) =>
+      done(await (await import('./space-history.ts')).pruneSpace(name, options, io)),
+    )
+  examples(prune, [
+    ['timone space prune bob --before 90d', 'what would go?'],
+    ['timone space prune bob --before 90d --yes', 'forget it'],
+  ])
   examples(space, [
+    ['timone space restore bob /notes/ --at 2h', 'as it was two hours ago'],
     ['timone space log bob --limit 10 --config /etc/timone.toml', ''],
     ['timone space export bob bob.bundle', 'then: git clone bob.bundle'],
   ])

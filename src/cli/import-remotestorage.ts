@@ -13,6 +13,7 @@ import { LargeDocuments } from '../remotestorage/large-documents.ts'
 import { OLD_SALT, type OldGrant, type OldGrantData, parseOldGrants } from '../remotestorage/old-grants.ts'
 import { findModules } from '../remotestorage/old-modules.ts'
 import { Spaces } from '../remotestorage/spaces.ts'
+import { noStorage } from './find-space.ts'
 import { clean, type Io, print, printJson, say } from './io.ts'
 import { openStore } from './open-store.ts'
 import { type OperatorOptions, withDatabase } from './operator-database.ts'
@@ -49,8 +50,7 @@ export async function importRemoteStorage(
 
   return withDatabase(options, io, async (database, settings) => {
     const { remoteStorage } = settings
-    if (remoteStorage === undefined)
-      throw new TimoneError('config', 'this server keeps no storage for users: set TIMONE_REMOTESTORAGE_ROOT')
+    if (remoteStorage === undefined) throw noStorage()
     const { root, large: threshold } = remoteStorage
     const users = new Users(database.db)
     const known = await users.byLogin(login)

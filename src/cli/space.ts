@@ -1,12 +1,9 @@
-import { access } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
-import { readSettings } from '../config/load-settings.ts'
-import { connect } from '../database/connect.ts'
+import { resolve } from 'node:path'
 import { TimoneError } from '../errors.ts'
-import { Users } from '../identity/users.ts'
 import { runGit } from '../remotestorage/git-process.ts'
 import { MAIN } from '../remotestorage/ref-writer.ts'
-import { type Io, print, printJson, say } from './io.ts'
+import { findRepository, isThere } from './find-space.ts'
+import { clean, type Io, print, printJson, say } from './io.ts'
 import type { OperatorOptions } from './operator-database.ts'
 
 const MAX_CHANGES = 10_000
@@ -19,8 +16,8 @@ export async function logSpace(
 ): Promise<number> {
   const limit = /^\d{1,5}$/.test(options.limit) ? Number(options.limit) : 0
   if (limit < 1 || limit > MAX_CHANGES) throw new TimoneError('config', `--limit must be 1 to ${MAX_CHANGES}`)
-  const gitDir = await findSpace(login, options, io)
-  const format = '--format=%H%x00%ct%x00%s%x00%(trailers:key=Client,valueonly,separator=%x2C)'
+  const gitDir = await findRepository(login, options, io)
+  const format = '--format=%H%x00%at%x00%s%x00%(trailers:key=Client,valueonly,separator=%x2C)'
   const text = await runGit(gitDir, ['log', '-z', `--max-count=${limit}`, format, MAIN, '--'])
   const changes = splitFields(text.toString('utf8'))
   if (options.json === true) printJson(io, changes)
@@ -37,32 +34,13 @@ export async function exportSpace(
   options: OperatorOptions,
   io: Io,
 ): Promise<number> {
-  const gitDir = await findSpace(login, options, io)
+  const gitDir = await findRepository(login, options, io)
   const path = resolve(io.cwd, file)
   if (await isThere(path)) throw new TimoneError('exists', `${file} is there already: choose another name`)
   // HEAD as well, or a clone has no branch checked out.
   await runGit(gitDir, ['bundle', 'create', '--quiet', path, 'HEAD', MAIN])
   say(io, `wrote the storage of ${login}: git clone reads it`)
   return 0
-}
-
-/** Absolute path of a user's repository. @throws {TimoneError} `config` without storage, `not_found` */
-async function findSpace(login: string, options: OperatorOptions, io: Io): Promise<string> {
-  const from = { flags: { data: options.data }, configFile: options.config, env: io.env, cwd: io.cwd }
-  const { settings } = await readSettings(from)
-  if (settings.remoteStorage === undefined)
-    throw new TimoneError('config', 'this server keeps no storage for users: set TIMONE_REMOTESTORAGE_ROOT')
-  const database = await connect(settings.databaseUrl)
-  try {
-    const user = await new Users(database.db).byLogin(login)
-    if (user === undefined) throw new TimoneError('not_found', `no such user: ${login}`)
-    const gitDir = join(settings.remoteStorage.root, `${user.id}.git`)
-    const ref = (await isThere(gitDir)) ? await runGit(gitDir, ['for-each-ref', MAIN]) : Buffer.alloc(0)
-    if (ref.length === 0) throw new TimoneError('not_found', `nothing was ever stored for ${user.login}`)
-    return gitDir
-  } finally {
-    await database.close()
-  }
 }
 
 /** Four fields for each commit; with `-z`, NUL is between commits too. */
@@ -79,16 +57,4 @@ function splitFields(text: string): { at: string; commit: string; change: string
     })
   }
   return changes
-}
-
-async function isThere(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  )
-}
-
-/** Nothing that a terminal would obey. */
-function clean(text: string): string {
-  return text.replace(/\p{Cc}+/gu, ' ')
 }

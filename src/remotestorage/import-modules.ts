@@ -89,7 +89,8 @@ export async function importModules(
     result.changes = steps.reduce((sum, { puts }) => sum + puts.length, 0)
     const documents = new Documents(source, options)
     if (options.write) {
-      if (steps.length > 0) await space.advance((tools) => writeSteps(steps, tools, documents, options))
+      if (steps.length > 0)
+        await space.advance((tools) => writeSteps(steps, tools, documents, options), { quick: false })
       // Pruning in another process may have taken one before anything referred to it.
       await documents.ensureLarge()
     } else for (const { puts } of steps) for (const { blob } of puts) await documents.count(blob)

@@ -23,9 +23,15 @@ export function printPointer({ oid, size }: LargeObject): Buffer {
 
 /** @throws {TimoneError} `internal` when it is none: we wrote it ourselves */
 export function parsePointer(content: Buffer): LargeObject {
+  const pointer = readPointer(content)
+  if (pointer === undefined) throw new TimoneError('internal', 'the pointer of a large document is damaged')
+  return pointer
+}
+
+/** Undefined: something else. */
+export function readPointer(content: Buffer): LargeObject | undefined {
   const [, oid, size] = /\noid sha256:([0-9a-f]{64})\nsize (\d+)\n$/.exec(content.toString()) ?? []
-  if (!isOid(oid)) throw new TimoneError('internal', 'the pointer of a large document is damaged')
-  return { oid, size: Number(size) }
+  return isOid(oid) ? { oid, size: Number(size) } : undefined
 }
 
 /** The contents of large documents: objects of Git LFS, in the store that holds everyone's. */
@@ -70,6 +76,20 @@ export class LargeDocuments {
 
   async has(userId: number, { oid, size }: LargeObject): Promise<boolean> {
     return (await this.#store.head(this.#key(userId, oid)))?.size === size
+  }
+
+  /** All that the store holds of a user, in any order. */
+  async *list(userId: number): AsyncGenerator<LargeObject> {
+    const prefix = spacePrefix(this.#prefix, userId)
+    for await (const { key, size } of this.#store.listObjects(prefix)) {
+      const oid = key.split('/').at(-1)
+      if (isOid(oid) && key === objectKey(prefix, oid)) yield { oid, size }
+    }
+  }
+
+  /** Removes one for good. The caller knows that no document needs it. */
+  async remove(userId: number, oid: Oid): Promise<void> {
+    await this.#store.remove(this.#key(userId, oid))
   }
 
   #key(userId: number, oid: Oid): string {

@@ -34,7 +34,7 @@ export class RefWriter {
     })
     // git flushes the file that it renames, but not the folder.
     if (ok) await syncFolder(join(this.#gitDir, 'refs/heads'))
-    else await this.#removeStaleLock()
+    else await removeStaleLock(this.#gitDir)
     return ok
   }
 
@@ -71,16 +71,16 @@ export class RefWriter {
     this.#settle = undefined
     settle?.(ok)
   }
+}
 
-  /** A server that was killed together with its git leaves a lock that nobody would ever remove. */
-  async #removeStaleLock(): Promise<void> {
-    const lock = join(this.#gitDir, `${MAIN}.lock`)
-    try {
-      const { mtimeMs } = await stat(lock)
-      if (Date.now() - mtimeMs > STALE_LOCK) await rm(lock, { force: true })
-    } catch {
-      // It has gone by itself.
-    }
+/** A server that was killed together with its git leaves a lock that nobody would ever remove. */
+export async function removeStaleLock(gitDir: string): Promise<void> {
+  const lock = join(gitDir, `${MAIN}.lock`)
+  try {
+    const { mtimeMs } = await stat(lock)
+    if (Date.now() - mtimeMs > STALE_LOCK) await rm(lock, { force: true })
+  } catch {
+    // It has gone by itself.
   }
 }
 

@@ -8,6 +8,7 @@ import type { DocumentFacts } from './document-line.ts'
 import { type Entry, Folder, factsOf, oidOf } from './folder.ts'
 import type { FolderCache } from './folder-cache.ts'
 import { LooseObjects, makeObject, type NewObject } from './loose-objects.ts'
+import { whileMainStands } from './main-lock.ts'
 import { printStoragePath } from './names.ts'
 import { ObjectReader } from './object-reader.ts'
 import { busy, MAIN, NO_COMMIT, RefWriter } from './ref-writer.ts'
@@ -123,19 +124,30 @@ export class Space {
    * Moves `main` to the commit that `build` makes on top of what is there, as often as others are faster. For commands
    * that have the space to themselves in their own process.
    * @param build undefined: there is nothing to do
+   * @param quick when others were faster, `build` is run once more while they wait: it must take milliseconds then
    * @returns the commit; undefined when there was nothing to do
    * @throws {TimoneError} `throttled` when others write without a pause
    */
-  async advance(build: (tools: Tools) => Promise<string | undefined>): Promise<string | undefined> {
+  async advance(
+    build: (tools: Tools) => Promise<string | undefined>,
+    { quick }: { quick: boolean },
+  ): Promise<string | undefined> {
     await this.#make()
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       if (attempt > 0) await sleep(Math.random() * 10 * Math.min(attempt, 10))
-      const head = await this.snapshot()
-      const commit = await build({
-        head,
-        load: (tree) => this.#load(tree),
-        write: (objects) => this.#objects.write(objects),
-      })
+      const tools = {
+        load: (tree: string) => this.#load(tree),
+        write: (objects: readonly NewObject[]) => this.#objects.write(objects),
+      }
+      let head = await this.snapshot()
+      let commit = await build({ head, ...tools })
+      if (quick && commit !== undefined) {
+        await whileMainStands(this.gitDir, async () => {
+          const now = await this.snapshot()
+          if (now.commit !== head.commit) commit = await build({ head: now, ...tools })
+          head = now
+        })
+      }
       if (commit === undefined || (await this.#ref.move(head.commit ?? NO_COMMIT, commit))) return commit
     }
     throw busy()

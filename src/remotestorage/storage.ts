@@ -80,7 +80,7 @@ export class Storage {
       if (incoming.kind === 'large') await large.store(user.id, incoming)
       const isLarge = incoming.kind === 'large'
       const { type, ifMatch, ifNoneMatch, client } = given
-      return await space.change(
+      const changed = await space.change(
         {
           segments,
           content: {
@@ -98,6 +98,10 @@ export class Storage {
         },
         { login: user.login, email: user.email, client },
       )
+      // If it was there before, pruning may have taken it until something referred to it; from now on it is safe.
+      if (incoming.kind === 'large' && !(await large.has(user.id, incoming)))
+        await large.store(user.id, incoming)
+      return changed
     } finally {
       space.busy--
       if (incoming?.kind === 'large') await incoming.drop()

@@ -207,6 +207,16 @@ class FolderStore implements FileStore {
     }
   }
 
+  async remove(key: string): Promise<void> {
+    const path = this.#pathOf(key)
+    try {
+      await unlink(path)
+      await syncFolder(dirname(path))
+    } catch (error) {
+      if (!isAbsent(error)) throw fileError(error, `remove ${key}`)
+    }
+  }
+
   async *listObjects(prefix: string): AsyncGenerator<ListedObject> {
     const [...folders] = prefix.split('/').filter((name) => name !== '')
     try {

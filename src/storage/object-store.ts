@@ -107,6 +107,8 @@ export interface ObjectStore {
   ): Promise<PutResult>
   /** Drops the upload and its parts. An unknown id is no error. */
   abortUpload(key: string, uploadId: string): Promise<void>
+  /** Removes an object for good, durably. One that is not there is no error. */
+  remove(key: string): Promise<void>
   /** The objects under `prefix`, those of a repository one after another; what is no object of ours may be among them. */
   listObjects(prefix: string): AsyncIterable<ListedObject>
   /** The uploads under `prefix` that were begun and neither completed nor dropped, in any order. */

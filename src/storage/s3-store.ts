@@ -3,6 +3,7 @@ import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
+  DeleteObjectCommand,
   GetObjectCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
@@ -280,6 +281,14 @@ class BucketStore implements S3Store {
     } catch (error) {
       const failed = this.#uploadError(error, `drop an upload of ${key}`)
       if (failed.code !== 'no_such_upload') throw failed
+    }
+  }
+
+  async remove(key: string): Promise<void> {
+    try {
+      await this.#client.send(new DeleteObjectCommand(this.#at(key)))
+    } catch (error) {
+      throw this.#error(error, `remove ${key}`)
     }
   }
 

@@ -476,6 +476,18 @@ export function objectStoreConformance(name: string, makeStore: () => Promise<St
       expect(await list(`${under.prefix}nobody/`)).toEqual(new Map())
     })
 
+    test('removes one object and no other; one that is not there is no error', async () => {
+      const [gone, kept] = [make(300), make(300)]
+      await put(gone)
+      await put(kept)
+      await store.remove(gone.key)
+      await store.remove(gone.key)
+      expect(await store.head(gone.key)).toBeUndefined()
+      expect((await read(kept.key)).equals(kept.bytes)).toBe(true)
+      expect(await put(gone)).toBe('created')
+      expect((await read(gone.key)).equals(gone.bytes)).toBe(true)
+    })
+
     test('check passes', async () => {
       await store.check()
     })

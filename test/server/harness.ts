@@ -110,6 +110,7 @@ export function fakeStore(methods: Partial<ObjectStore>): ObjectStore {
     listParts: unexpected('listParts'),
     completeUpload: unexpected('completeUpload'),
     abortUpload: unexpected('abortUpload'),
+    remove: unexpected('remove'),
     listObjects: unexpected('listObjects'),
     listUploads: unexpected('listUploads'),
     check: unexpected('check'),

@@ -1,0 +1,117 @@
+import { spawnSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { Reception } from '../../src/remotestorage/incoming.ts'
+import { LargeDocuments } from '../../src/remotestorage/large-documents.ts'
+import { whileMainStands } from '../../src/remotestorage/main-lock.ts'
+import { packIfMany } from '../../src/remotestorage/packing.ts'
+import { prune } from '../../src/remotestorage/prune.ts'
+import { Spaces } from '../../src/remotestorage/spaces.ts'
+import { Storage } from '../../src/remotestorage/storage.ts'
+import { createFileStore } from '../../src/storage/file-store.ts'
+
+const SECONDS = 8
+const user = {
+  ...{ id: 1, login: 'bob', name: 'bob', email: null, pictureUrl: null },
+  ...{ quota: null, disabledAt: null, createdAt: '' },
+}
+
+let folder: string
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'timone-prune-'))
+})
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+/** As another server process on the same folder would have it. */
+function server() {
+  const root = join(folder, 'spaces')
+  const spaces = new Spaces({ root })
+  const large = new LargeDocuments(createFileStore(join(folder, 'objects')), '')
+  const reception = new Reception(join(root, '.incoming'), 1024)
+  const storage = new Storage({ spaces, reception, large, quota: 1e12, now: Date.now })
+  return { spaces, large, storage }
+}
+
+test('takes nothing that servers are just about to use, and no server notices', async () => {
+  const servers = [server(), server()]
+  const pruner = server()
+  // Few contents, written and deleted again and again: what one is removing, another is about to refer to.
+  const contents = Array.from({ length: 6 }, (_, n) => randomBytes(n % 2 === 0 ? 200 : 2000))
+  const until = Date.now() + SECONDS * 1000
+  const expected = new Map<string, Buffer>()
+  let writes = 0
+  const client = async (number: number): Promise<void> => {
+    const { storage } = servers[number % servers.length] as (typeof servers)[number]
+    for (let turn = 0; Date.now() < until; turn++) {
+      const name = `d${number}-${turn % 3}`
+      const content = contents[(number + turn) % contents.length] as Buffer
+      if (turn % 4 === 3 && expected.has(name)) {
+        expected.delete(name)
+        await storage.delete(user, ['m', name], { client: 'x' })
+      } else {
+        const given = { type: 'text/plain', length: content.length, client: 'x' }
+        await storage.put(user, ['m', name], Readable.from([content]), given)
+        expected.set(name, content)
+      }
+      writes++
+    }
+  }
+  let prunings = 0
+  let packings = 0
+  const pruning = async (): Promise<void> => {
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    const space = pruner.spaces.of(user.id)
+    while (Date.now() < until) {
+      const { large } = pruner
+      await prune({ space, user, large, before: Date.now() - 1000, write: true, now: Date.now, grace: 2000 })
+      prunings++
+      if (prunings % 3 === 0 && (await packIfMany(space.gitDir, 0).catch(() => false))) packings++
+    }
+  }
+  await Promise.all([...Array.from({ length: 6 }, (_, number) => client(number)), pruning()])
+  expect([writes > 50, prunings > 3, packings > 0]).toEqual([true, true, true])
+
+  const late = server()
+  for (const [name, content] of expected) {
+    const body = await (await late.storage.document(user, ['m', name])).open()
+    const chunks = Buffer.isBuffer(body) ? [body] : ((await body.toArray()) as Buffer[])
+    expect(Buffer.concat(chunks).equals(content)).toBe(true)
+  }
+  const args = [
+    '--git-dir',
+    join(folder, 'spaces', '1.git'),
+    'fsck',
+    '--strict',
+    '--full',
+    '--no-progress',
+    '--no-dangling',
+  ]
+  expect(spawnSync('git', args, { encoding: 'utf8' })).toMatchObject({ stderr: '', status: 0 })
+  for (const { spaces } of [...servers, pruner, late]) spaces.close()
+}, 60_000)
+
+test('nobody moves main while it is held, and whoever holds it too long does not stop them', async () => {
+  const { storage, spaces } = server()
+  const put = () =>
+    storage.put(user, ['held'], Readable.from([Buffer.from('x')]), { type: 'a/b', length: 1, client: 'x' })
+  await put()
+  let written = false
+  const { gitDir } = spaces.of(user.id)
+  const [during] = await Promise.all([
+    whileMainStands(gitDir, async () => {
+      const writing = put().then(() => {
+        written = true
+      })
+      await new Promise((resolve) => setTimeout(resolve, 300))
+      return { written, writing }
+    }),
+  ])
+  expect(during.written).toBe(false)
+  await during.writing
+  expect(written).toBe(true)
+  spaces.close()
+})
