@@ -187,8 +187,13 @@ export class OidcLogin {
         client.ClientSecretBasic(clientSecret),
         {
           timeout: PATIENCE,
-          // Settings allow plain http on loopback only.
-          ...(issuer.startsWith('http://') ? { execute: [client.allowInsecureRequests] } : {}),
+          execute: [
+            // TLS would do for a token that comes straight from the provider (OpenID Connect Core, 3.1.3.7); signatures
+            // also hold where somebody between us and the provider ends it.
+            client.enableNonRepudiationChecks,
+            // Settings allow plain http on loopback only.
+            ...(issuer.startsWith('http://') ? [client.allowInsecureRequests] : []),
+          ],
         },
       )
       .catch((error: unknown) => {

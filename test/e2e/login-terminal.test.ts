@@ -1,5 +1,5 @@
-import { readFile } from 'node:fs/promises'
-import { resolve } from 'node:path'
+import { readdir, readFile, rm } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type RunningServer, run, startServer, TIMONE, World } from '../helpers/world.ts'
 
@@ -19,6 +19,7 @@ afterAll(async () => {
 beforeEach(async () => {
   world = await World.create()
   token = await world.signIn(server)
+  await rm(world.path('home', 'credentials'))
   // What signIn keeps is what login is to write.
   await world.git(world.folder, 'config', '--global', 'credential.helper', `store --file=${kept()}`)
 })
@@ -53,6 +54,13 @@ test('user name and token are typed in; the token is never shown', async () => {
   expect(seen.output).not.toContain(token.slice(0, 10))
   expect(seen.output).not.toContain('*')
   expect(await readFile(kept(), 'utf8')).toContain(`ada:${token}@`)
+  // git's helper has it, and nobody else.
+  const holders: string[] = []
+  for (const entry of await readdir(world.folder, { recursive: true, withFileTypes: true })) {
+    const file = join(entry.parentPath, entry.name)
+    if (entry.isFile() && (await readFile(file, 'utf8')).includes(token)) holders.push(file)
+  }
+  expect(holders).toEqual([kept()])
 })
 
 test('with --user the token alone is asked for; mistakes can be taken back', async () => {

@@ -214,6 +214,38 @@ describe('in Chromium without JavaScript', () => {
     expect((await page.goto(callback))?.status()).toBe(403)
   }, 60_000)
 
+  test('somebody else’s code, brought into this browser with a state of its own, signs nobody in', async () => {
+    const thief = await browser.fresh({ javaScript: false })
+    await thief.goto(`${server.url}/auth/login`)
+    await thief.fill('input[name=login]', 'eve')
+    await thief.fill('input[name=password]', 'any')
+    await thief.click('button[type=submit]')
+    // From here on by hand, up to the code, which this server is not shown.
+    const button = thief.locator('form')
+    const prompt = await button.locator('input[name=prompt]').getAttribute('value')
+    const action = new URL((await button.getAttribute('action')) ?? '', thief.url()).href
+    let answer = await thief.request.post(action, { form: { prompt: prompt ?? '' }, maxRedirects: 0 })
+    let taken = answer.headers().location ?? ''
+    while (taken.startsWith(provider.issuer)) {
+      answer = await thief.request.get(taken, { maxRedirects: 0 })
+      taken = answer.headers().location ?? ''
+    }
+    expect(taken).toContain(`${server.url}/auth/callback?`)
+    const page = await browser.fresh({ javaScript: false })
+    let state = ''
+    page.on('request', (request) => {
+      state ||= new URL(request.url()).searchParams.get('state') ?? ''
+    })
+    await page.goto(`${server.url}/auth/login`)
+    const forged = new URL(taken)
+    expect(forged.searchParams.get('code')).toMatch(/./)
+    forged.searchParams.set('state', state)
+    // The code is good; it is PKCE that ties it to the browser that asked for it.
+    expect((await page.goto(forged.href))?.status()).toBe(403)
+    const names = (await page.context().cookies()).map(({ name }) => name)
+    expect(names).not.toContain('timone-session')
+  }, 60_000)
+
   test('a clock 10 minutes off: said, and nobody is signed in', async () => {
     const page = await browser.fresh({ javaScript: false })
     await page.goto(`${server.url}/auth/login`)

@@ -350,6 +350,12 @@ describe('a hostile .lfsconfig', () => {
     const { code, stderr } = await world.tryGit(work, 'push', '-q', 'origin', 'main')
     expect(code).not.toBe(0)
     expect(stderr).toMatch(/credentials may not be meant for it|wants a token/)
+    for (const command of ['push', 'fetch']) {
+      if (command === 'fetch') await rm(join(work, '.git/lfs/objects'), { recursive: true })
+      const own = await world.timone(work, command)
+      expect(own.code).not.toBe(0)
+      expect(own.stderr).toMatch(/credentials may not be meant for it|wants a token/)
+    }
     expect(heard).toEqual([])
   })
 
@@ -364,5 +370,9 @@ describe('a hostile .lfsconfig', () => {
     const { code, stderr } = await world.tryGit(work, 'push', '-q', 'origin', 'main')
     expect(code).not.toBe(0)
     expect(stderr).toMatch(/no bucket is named/)
+    expect(await world.timone(work, 'push')).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('no bucket is named'),
+    })
   })
 })
