@@ -1,11 +1,13 @@
 import http from 'node:http'
 import https from 'node:https'
+import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Bandwidth } from './bandwidth.ts'
 import { describeFailure, proxyRefused } from './connection-failure.ts'
 import { type Pace, paceBody, pacedChunks, paceOf } from './paced-body.ts'
+import { type DirectBody, tapOf, tapped } from './socket-tap.ts'
 
 /** How to reach one origin: what git's configuration says about proxies and certificates. */
 export interface ConnectionSettings {
@@ -36,6 +38,8 @@ export interface HttpRequest {
    * answer unreadable for whoever is still sending: the next try with this sees what it says.
    */
   expectContinue?: boolean
+  /** The reader of a body that is a stored object's takes {@link HttpResponse.direct} where there is one. */
+  direct?: boolean
 }
 
 export interface HttpResponse {
@@ -43,6 +47,8 @@ export interface HttpResponse {
   headers: http.IncomingHttpHeaders
   /** Must be consumed or destroyed. */
   body: http.IncomingMessage
+  /** Where the bytes are to be had from; `body` has none of them then, but ends, breaks and is destroyed as ever. */
+  direct?: DirectBody | undefined
 }
 
 /** Sends one request; answers as soon as the response's headers are there, whatever their status. */
@@ -152,6 +158,7 @@ export class HttpClient {
         if (!settled) headers.refresh()
       })
 
+      outgoing.once('socket', (socket) => tapOf(socket)?.begin(request.direct === true && pace === undefined))
       outgoing.on('error', fail)
       outgoing.on('response', (body) => {
         clearTimeout(headers)
@@ -169,7 +176,12 @@ export class HttpClient {
           // Refused before all was sent: the rest of the body has no reader.
           if (!outgoing.writableFinished) outgoing.destroy()
         })
-        resolve({ status: body.statusCode ?? 0, headers: body.headers, body })
+        const { headers: fields, statusCode: status = 0 } = body
+        const direct = tapOf(body.socket)
+        if (direct?.length === undefined) resolve({ status, headers: fields, body })
+        else {
+          resolve({ status, headers: { ...fields, 'content-length': String(direct.length) }, body, direct })
+        }
       })
       let begun = false
       const begin = (): void => {
@@ -229,12 +241,24 @@ function makeAgent(url: URL, settings: ConnectionSettings): http.Agent {
   if (settings.proxy !== undefined) {
     options.proxyEnv = { HTTP_PROXY: settings.proxy, HTTPS_PROXY: settings.proxy }
   }
-  if (url.protocol !== 'https:') return new http.Agent(options)
+  const direct = settings.proxy === undefined
+  if (url.protocol !== 'https:') return direct ? new TappedAgent(options) : new http.Agent(options)
   if (settings.ca !== undefined) options.ca = settings.ca
   if (settings.verify === false) options.rejectUnauthorized = false
   if (settings.cert !== undefined) options.cert = settings.cert
   if (settings.key !== undefined) options.key = settings.key
-  return new https.Agent(options)
+  return direct ? new TappedTlsAgent(options) : new https.Agent(options)
+}
+
+// The option is net.connect's and tls.connect's; the declared types know only some of those.
+class TappedAgent extends http.Agent {
+  override createConnection: http.Agent['createConnection'] = (options, callback) =>
+    tapped((onread) => super.createConnection(Object.assign({}, options, { onread }), callback) as Socket)
+}
+
+class TappedTlsAgent extends https.Agent {
+  override createConnection: https.Agent['createConnection'] = (options, callback) =>
+    tapped((onread) => super.createConnection(Object.assign({}, options, { onread }), callback) as Socket)
 }
 
 /** An answer that is read as a whole (a list of parts, an error) has arrived by then, milliseconds. */

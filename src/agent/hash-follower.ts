@@ -16,7 +16,7 @@ export class HashFollower {
   readonly #plan: RangePlan
   readonly #signal: AbortSignal
   /** What is being written, by its offset: it need not be read back. */
-  readonly #inMemory = new Map<number, { chunks: Buffer[]; bytes: number }>()
+  readonly #inMemory = new Map<number, Buffer>()
   #hash: Hash = createHash('sha256')
   /** All bytes before this one are hashed. */
   #at = 0
@@ -30,9 +30,9 @@ export class HashFollower {
     this.#signal = signal
   }
 
-  /** `chunks` are about to be written at `offset`: hashes them now where they are next. */
-  writing(chunks: Buffer[], bytes: number, offset: number): void {
-    this.#inMemory.set(offset, { chunks, bytes })
+  /** `bytes` are about to be written at `offset`: hashes them now where they are next. They are let go by `written`. */
+  writing(bytes: Buffer, offset: number): void {
+    this.#inMemory.set(offset, bytes)
     if (this.#reading === undefined) this.#hashInMemory()
   }
 
@@ -80,8 +80,8 @@ export class HashFollower {
   #hashInMemory(): boolean {
     const next = this.#inMemory.get(this.#at)
     if (next === undefined) return false
-    for (const chunk of next.chunks) this.#hash.update(chunk)
-    this.#at += next.bytes
+    this.#hash.update(next)
+    this.#at += next.length
     return true
   }
 

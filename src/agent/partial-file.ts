@@ -65,14 +65,11 @@ export class PartialFile {
     )
   }
 
-  /** Writes `chunks`, `bytes` in all, at `position`. */
-  async write(chunks: Buffer[], bytes: number, position: number): Promise<void> {
+  /** Writes all of `bytes` at `position`. */
+  async write(bytes: Buffer, position: number): Promise<void> {
     try {
-      const { bytesWritten } = await this.#handle.writev(chunks, position)
-      if (bytesWritten === bytes) return
-      const rest = Buffer.concat(chunks)
-      for (let at = bytesWritten; at < bytes; ) {
-        at += (await this.#handle.write(rest, at, bytes - at, position + at)).bytesWritten
+      for (let at = 0; at < bytes.length; ) {
+        at += (await this.#handle.write(bytes, at, bytes.length - at, position + at)).bytesWritten
       }
     } catch (error) {
       throw this.#failure(error)

@@ -212,7 +212,7 @@ export class RangedDownload implements GovernedDownload {
     }
     this.#answered = true
     const { piece } = held
-    await receive(response.body, until - piece.received, {
+    await receive(response, until - piece.received, {
       wanted: () => piece.end - piece.received,
       onBytes: (bytes) => {
         piece.received += bytes
@@ -220,13 +220,13 @@ export class RangedDownload implements GovernedDownload {
         progress.add(bytes)
         settle()
       },
-      write: async (chunks, bytes) => {
+      write: async (bytes) => {
         const at = piece.written
-        hash.writing(chunks, bytes, at)
-        await file.write(chunks, bytes, at)
-        piece.written += bytes
+        hash.writing(bytes, at)
+        await file.write(bytes, at)
+        piece.written += bytes.length
         hash.written(at)
-        journal?.written(bytes)
+        journal?.written(bytes.length)
       },
     })
     if (piece.received < piece.end)

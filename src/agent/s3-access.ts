@@ -45,6 +45,7 @@ interface Call {
   idleTimeout?: number
   /** See HttpRequest. */
   expectContinue?: boolean
+  direct?: boolean
   signal: AbortSignal
 }
 
@@ -75,6 +76,7 @@ export class S3Access implements ObjectAccess {
       key: await this.#keyOf(oid, request.signal),
       headers: rangeHeaders(request, size),
       what: 'GET',
+      direct: true,
       signal: request.signal,
     })
   }
@@ -388,6 +390,7 @@ export class S3Access implements ObjectAccess {
           : { body: body.open, onSent: body.onSent }),
       ...(call.idleTimeout === undefined ? {} : { idleTimeout: call.idleTimeout }),
       ...(call.expectContinue === undefined ? {} : { expectContinue: call.expectContinue }),
+      ...(call.direct === undefined ? {} : { direct: call.direct }),
     })
   }
 

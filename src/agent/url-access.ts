@@ -178,6 +178,7 @@ export class UrlAccess implements ObjectAccess {
       headers,
       signal,
       expectContinue,
+      direct: method === 'GET',
       ...(body === undefined ? {} : { body: body.open, onSent: body.onSent }),
     })
     if (response.status >= 200 && response.status < 300) return response

@@ -215,15 +215,20 @@ describe('a small object', () => {
   })
 })
 
-describe('a large object', () => {
+describe.each([
+  ['directly', true],
+  ['through node:http', false],
+] as const)('a large object, its bytes %s', (_, direct) => {
   beforeEach(() => {
     store.content = large
+    store.direct = direct
   })
 
   test('comes on one stream where that is the limit', async () => {
     expectWhole(await download())
     expect(store.mostOpen).toBe(1)
     expect(askedTwice()).toBe(0)
+    expect(store.directly > 0).toBe(direct)
   })
 
   test('comes on several streams, no byte twice, all of one version', async () => {

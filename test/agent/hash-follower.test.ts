@@ -27,9 +27,9 @@ const signal = new AbortController().signal
 /** Writes the next `bytes` of a piece as a stream would. */
 async function write(hash: HashFollower, piece: Piece, bytes = piece.end - piece.written): Promise<void> {
   const at = piece.written
-  const chunks = [content.subarray(at, at + bytes)]
-  hash.writing(chunks, bytes, at)
-  await file.write(chunks, bytes, at)
+  const chunk = content.subarray(at, at + bytes)
+  hash.writing(chunk, at)
+  await file.write(chunk, at)
   piece.received = piece.written = at + bytes
   hash.written(at)
 }
@@ -69,7 +69,7 @@ describe('HashFollower', () => {
 
   test('does not read back what a stream is just writing where it has caught up', async () => {
     const plan = new RangePlan(content.length, [{ start: 0, end: 5 * MIB }])
-    await file.write([content.subarray(0, 5 * MIB)], 5 * MIB, 0)
+    await file.write(content.subarray(0, 5 * MIB), 0)
     const hash = new HashFollower(file, plan, signal)
     const read = vi.spyOn(file, 'read')
     hash.catchUp()
@@ -103,7 +103,7 @@ describe('HashFollower', () => {
 
   test('stops in the middle when it is aborted', async () => {
     const plan = new RangePlan(content.length, [{ start: 0, end: content.length }])
-    await file.write([content], content.length, 0)
+    await file.write(content, 0)
     const abort = new AbortController()
     const hash = new HashFollower(file, plan, abort.signal)
     const read = vi.spyOn(file, 'read')

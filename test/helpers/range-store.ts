@@ -33,6 +33,10 @@ export class RangeStore {
     () => undefined
   /** Waits before each block of an answer. */
   pace: (() => Promise<void>) | undefined
+  /** Whether bodies are taken directly from the socket. */
+  direct = true
+  /** Answers whose bodies could be taken so. */
+  directly = 0
   readonly #server: http.Server
   readonly #clients: HttpClient[] = []
 
@@ -65,7 +69,9 @@ export class RangeStore {
       host: url.host,
       get: async (_oid, size, request: GetRequest) => {
         const headers = rangeHeaders(request, size)
-        const response = await client.send({ method: 'GET', url, headers, signal: request.signal })
+        const { direct } = this
+        const response = await client.send({ method: 'GET', url, headers, signal: request.signal, direct })
+        if (response.direct !== undefined) this.directly++
         if (response.status < 300) return response
         throw (await s3Error(response, url.host, 'GET')).error
       },
