@@ -441,21 +441,21 @@ describe('a server that is not as it should be', () => {
       request.on('data', (chunk: Buffer) => {
         bytes += chunk.length
         request.pause()
-        setTimeout(() => request.resume(), 2)
+        setTimeout(() => request.resume(), 4)
       })
       request.on('end', () => response.end(String(bytes)))
     })
-    const size = 24 * KIB * KIB
+    const size = 48 * KIB * KIB
     const start = Date.now()
-    const subject = client([], {}, { idle: 250, headers: 300 })
+    const subject = client([], {}, { idle: 1000, headers: 1000 })
     const answer = await get(subject, origin, {
       method: 'PUT',
       headers: { 'content-length': String(size) },
       // In pieces, as the agent reads its files.
-      body: () => Readable.from(Array.from({ length: 96 }, () => Buffer.alloc(size / 96))),
+      body: () => Readable.from(Array.from({ length: 192 }, () => Buffer.alloc(size / 192))),
     })
     expect(answer).toBe(String(size))
-    expect(Date.now() - start).toBeGreaterThan(350)
+    expect(Date.now() - start).toBeGreaterThan(1100)
   })
 
   test('an answer that is read as a whole and drips has a bound', async () => {
