@@ -1,0 +1,49 @@
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { parseScopes } from '../../src/auth/scope.ts'
+import { generateKey } from '../../src/auth/secret-box.ts'
+import { connect } from '../../src/database/connect.ts'
+import { createIdentity } from '../../src/identity/identity.ts'
+import { startServer, TOKEN_SECRET, World } from '../helpers/world.ts'
+
+test('the operator’s setting reaches the audit trail, as timone events shows it', async () => {
+  const world = await World.create()
+  const data = world.path('data')
+  const server = await startServer(data, { TIMONE_TRUSTED_PROXIES: '127.0.0.1, 10.0.0.0/8' })
+  const database = await connect(`sqlite:${join(data, 'timone.db')}`)
+  try {
+    const { users, issued } = createIdentity({
+      db: database.db,
+      url: server.url,
+      tokenSecret: TOKEN_SECRET,
+      secretKeys: [generateKey()],
+    })
+    const user = await users.add({ login: 'ada' }, '')
+    for (const forwarded of ['198.51.100.7, 10.0.0.1', '203.0.113.66, 2001:db8::7']) {
+      const { token } = await issued.issue({
+        subject: 'ada',
+        userId: user.id,
+        scopes: parseScopes('lfs:*:r'),
+        client: 'test',
+        expiresIn: 60,
+      })
+      const answer = await fetch(`${server.url}/oauth/revoke`, {
+        method: 'POST',
+        headers: { 'x-forwarded-for': forwarded },
+        body: new URLSearchParams({ token }),
+      })
+      expect(answer.status).toBe(200)
+    }
+    const { stdout } = await world.timone(world.folder, 'events', '--data', data, '--json')
+    const events = stdout
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line) as { action: string; source: string })
+    const sources = events.filter(({ action }) => action === 'token.revoke').map(({ source }) => source)
+    expect(sources).toEqual(['198.51.100.7', '2001:db8::7'])
+  } finally {
+    await database.close()
+    await server.stop()
+    await world.remove()
+  }
+})
