@@ -130,9 +130,10 @@ export async function serve(options: ServeOptions, io: ServeIo): Promise<number>
 }
 
 /** @throws {TimoneError} `config` for a malformed grant */
-function identitySettings({ login, signing, grants }: ServerSettings): IdentitySettings {
+function identitySettings({ login, signing, grants, providers }: ServerSettings): IdentitySettings {
   try {
-    return { login, signing, grants: grants.map(checkGrant) }
+    const signInProviders = providers.filter(({ signIn }) => signIn)
+    return { login, signing, grants: grants.map(checkGrant), signInProviders }
   } catch (error) {
     throw new TimoneError('config', `grant: ${(error as Error).message}`)
   }

@@ -20,7 +20,8 @@ export function buildLogin(
   values: ResolvedSettings['values'],
   isLoopback: (host: string) => boolean,
 ): LoginSettings | undefined {
-  const issuer = values['login.issuer']
+  // tokenstore named the discovery document (OpenID Connect Discovery 1.0, section 4).
+  const issuer = values['login.issuer']?.replace(/\/\.well-known\/openid-configuration$/, '')
   const clientId = values['login.client_id']
   const clientSecret = values['login.client_secret']
   if (issuer === undefined && clientId === undefined && clientSecret === undefined) return undefined

@@ -10,6 +10,10 @@ export interface ProviderSettings {
   readonly authorizationEndpoint?: string
   readonly tokenEndpoint?: string
   readonly revocationEndpoint?: string
+  /** Says who a token of a plain OAuth 2.0 provider is for; at GitHub `https://api.github.com/user`. */
+  readonly userinfoEndpoint?: string
+  /** Users may link their account there, and then sign in with it. */
+  readonly signIn: boolean
   readonly clientId: string
   readonly clientSecret?: string
   readonly scope: string
@@ -27,6 +31,8 @@ const KEYS = {
   authorization_endpoint: 'AUTHORIZATION_ENDPOINT',
   token_endpoint: 'TOKEN_ENDPOINT',
   revocation_endpoint: 'REVOCATION_ENDPOINT',
+  userinfo_endpoint: 'USERINFO_ENDPOINT',
+  sign_in: 'SIGN_IN',
   client_id: 'CLIENT_ID',
   client_secret: 'CLIENT_SECRET',
   scope: 'SCOPE',
@@ -75,12 +81,14 @@ export function readProviders(
   )
 }
 
+type AddressKey = 'issuer' | `${'authorization' | 'token' | 'revocation' | 'userinfo'}_endpoint`
+
 function build(id: string, values: Partial<Record<keyof typeof KEYS, string | undefined>>): ProviderSettings {
   const wrong = (what: string): TimoneError => new TimoneError('config', `provider ${id}: ${what}`)
   if (!/^[a-z0-9][a-z0-9_-]{0,62}$/.test(id))
     throw wrong('its name must be lower-case letters, digits, - and _')
   if (TAKEN.has(id)) throw wrong('this name is taken: choose another, such as my-github')
-  const address = (key: 'issuer' | 'authorization_endpoint' | 'token_endpoint' | 'revocation_endpoint') => {
+  const address = (key: AddressKey) => {
     const url = values[key] === undefined ? undefined : URL.parse(values[key])
     if (url === undefined) return {}
     const plain = url?.protocol === 'http:' && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(url.hostname)
@@ -93,15 +101,22 @@ function build(id: string, values: Partial<Record<keyof typeof KEYS, string | un
   const isPlain = values.authorization_endpoint !== undefined && values.token_endpoint !== undefined
   if (values.issuer === undefined && !isPlain)
     throw wrong('set issuer, or authorization_endpoint and token_endpoint of a plain OAuth 2.0 provider')
+  if (values.sign_in !== undefined && values.sign_in !== 'true' && values.sign_in !== 'false')
+    throw wrong('sign_in must be true or false')
+  const signIn = values.sign_in === 'true'
+  if (signIn && values.issuer === undefined && values.userinfo_endpoint === undefined)
+    throw wrong('sign_in needs issuer, or userinfo_endpoint of a plain OAuth 2.0 provider')
   const given = { clientSecret, name, url, icon, description, logo }
   return Object.freeze({
     id,
     clientId,
+    signIn,
     scope: values.scope ?? (values.issuer === undefined ? '' : 'openid email offline_access'),
     ...address('issuer'),
     ...address('authorization_endpoint'),
     ...address('token_endpoint'),
     ...address('revocation_endpoint'),
+    ...address('userinfo_endpoint'),
     ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
   })
 }

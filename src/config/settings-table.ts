@@ -90,17 +90,20 @@ export const SERVER_SETTINGS = {
   'login.issuer': {
     type: 'url',
     env: 'TIMONE_LOGIN_ISSUER',
+    aliases: ['TOKENSTORE_OIDC_DISCOVERY_URL', 'OIDC_DISCOVERY_URL'],
     defaultWords: 'none: no sign-in in the browser',
     sentence: 'OpenID provider that people sign in at.',
   },
   'login.client_id': {
     type: 'string',
     env: 'TIMONE_LOGIN_CLIENT_ID',
+    aliases: ['TOKENSTORE_OIDC_CLIENT_ID', 'OIDC_CLIENT_ID'],
     sentence: 'Client id of this server at the provider; its redirect URI is URL/auth/callback.',
   },
   'login.client_secret': {
     type: 'secret',
     env: 'TIMONE_LOGIN_CLIENT_SECRET',
+    aliases: ['TOKENSTORE_OIDC_CLIENT_SECRET', 'OIDC_CLIENT_SECRET'],
     sentence: 'Client secret of this server at the provider.',
   },
   'login.scope': {

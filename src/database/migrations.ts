@@ -4,6 +4,7 @@ import { identity } from './migration-0002-identity.ts'
 import { signIn } from './migration-0003-sign-in.ts'
 import { usage } from './migration-0005-usage.ts'
 import { sealingKeys } from './migration-0006-leases.ts'
+import { outbox } from './migration-0007-outbox.ts'
 
 /** In the order of their names, never changed once released, forward only. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -31,6 +32,7 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
   '0003_sign_in': signIn,
   '0005_usage': usage,
   '0006_leases': sealingKeys,
+  '0007_outbox': outbox,
 }
 
 /**

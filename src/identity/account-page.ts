@@ -11,19 +11,27 @@ export interface Account {
   identities: readonly LinkedIdentity[]
   tokens: readonly StoredToken[]
   connections: readonly Connection[]
+  /** Providers whose accounts can be linked. */
+  ways: readonly { id: string; name: string; issuer: string }[]
 }
 
 type Html = HtmlEscapedString | Promise<HtmlEscapedString>
 
 /** Everything that gets at a user's account, each with a button that ends it. */
-export function accountPage({ session, identities, tokens, connections }: Account): Promise<Response> {
+export function accountPage({ session, identities, tokens, connections, ways }: Account): Promise<Response> {
   const { user, csrf } = session
   const of = (...kinds: StoredToken['kind'][]) => tokens.filter(({ kind }) => kinds.includes(kind))
-  const button = (action: string, fields: Readonly<Record<string, string>>, word: string, what: string) =>
+  const button = (
+    action: string,
+    fields: Readonly<Record<string, string>>,
+    word: string,
+    what: string,
+    text = word,
+  ) =>
     html`<form method="post" action="${action}"><input type="hidden" name="csrf" value="${csrf}">${Object.entries(
       fields,
     ).map(([name, value]) => html`<input type="hidden" name="${name}" value="${value}">`)}
-<button aria-label="${word} ${what}">${word}</button></form>`
+<button aria-label="${word} ${what}">${text}</button></form>`
   const tokenEntry = (token: StoredToken) =>
     entry(
       token.client || 'no name',
@@ -46,6 +54,11 @@ ${section(
     ),
   ),
 )}
+${ways
+  .filter(({ issuer }) => !identities.some((identity) => isSame(identity.issuer, issuer)))
+  .map(({ id, name }) =>
+    button('/account/link', { provider: id }, 'Link', name, `Link an account at ${name}`),
+  )}
 ${section(
   'Sign-ins',
   of('session').map((token) =>
@@ -76,6 +89,11 @@ ${section(
   }),
 )}`,
   })
+}
+
+/** The settings may name an issuer by its discovery document. */
+function isSame(issuer: string, named: string): boolean {
+  return issuer.replace(/\/$/, '') === named.replace(/\/(\.well-known\/[\w-]+)?$/, '')
 }
 
 function section(title: string, entries: readonly Html[]): Html {

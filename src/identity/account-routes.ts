@@ -7,12 +7,15 @@ import type { LinkedIdentities } from './linked-identities.ts'
 import type { OpaqueTokens } from './opaque-tokens.ts'
 import { problemPage } from './problem-page.ts'
 import { checkCsrf, type Session, type Sessions } from './sessions.ts'
+import type { WayIn } from './sign-in-provider.ts'
 
 export interface AccountRoutesOptions {
   sessions: Sessions
   identities: LinkedIdentities
   tokens: OpaqueTokens
   connections: Connections
+  /** Providers whose accounts can be linked. */
+  ways: readonly WayIn[]
 }
 
 /** Newest ones that the page shows. */
@@ -21,6 +24,7 @@ const MOST = 300
 /** `GET /account` and its buttons: what gets at the account of whoever is signed in with this browser. */
 export function accountRoutes(options: AccountRoutesOptions): Hono<IdentityEnv> {
   const { sessions, identities, tokens, connections } = options
+  const ways = options.ways.map(({ id, name, login }) => ({ id, name, issuer: login.issuer }))
   const app = new Hono<IdentityEnv>()
   const sessionOf = async (c: Context<IdentityEnv>): Promise<Session | undefined> => {
     const session = await sessions.of({ cookie: c.req.header('cookie') })
@@ -42,6 +46,7 @@ export function accountRoutes(options: AccountRoutesOptions): Hono<IdentityEnv> 
       identities: await identities.of(id),
       tokens: await tokens.list(id, MOST),
       connections: await connections.of(id),
+      ways,
     })
   })
 

@@ -1,6 +1,9 @@
 import type { Kysely } from 'kysely'
 import type { Schema } from '../database/schema.ts'
 
+/** What other programs are told of; the rest is for the audit trail alone. */
+export const TOLD = ['user.create', 'user.patch', 'user.delete'] as const
+
 /** One line of the audit trail. */
 export interface Event {
   /** Login of who did it; empty: the server itself, or nobody known. */
@@ -21,8 +24,10 @@ export interface Event {
  */
 export async function recordEvent(db: Kysely<Schema>, event: Event, now: number = Date.now()): Promise<void> {
   const { data = {}, ...rest } = event
+  const at = new Date(now).toISOString()
+  const published_at = TOLD.some((action) => action === event.action) ? null : at
   await db
     .insertInto('events')
-    .values({ ...rest, at: new Date(now).toISOString(), data: JSON.stringify(data), published_at: null })
+    .values({ ...rest, at, data: JSON.stringify(data), published_at })
     .execute()
 }

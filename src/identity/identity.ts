@@ -18,6 +18,7 @@ import { type LoginSettings, OidcLogin } from './oidc-login.ts'
 import { OpaqueTokens } from './opaque-tokens.ts'
 import { IssuedPrincipals, OpaqueTokenCheck, principalOf } from './principals.ts'
 import { Sessions } from './sessions.ts'
+import { createWayIn, type SignInProvider } from './sign-in-provider.ts'
 import { type KeyAlgorithm, SigningKeys } from './signing-keys.ts'
 import { type TokenGrant, tokenRoutes } from './token-endpoint.ts'
 import { exchangeToken, TOKEN_EXCHANGE } from './token-exchange.ts'
@@ -31,6 +32,8 @@ import { whoAmIRoutes } from './who-am-i.ts'
 export interface IdentitySettings {
   /** Undefined: no sign-in in the browser. */
   login?: LoginSettings | undefined
+  /** Others whose accounts users may link, and then sign in with. */
+  signInProviders?: readonly SignInProvider[] | undefined
   /** What JWTs that we issue are signed with. Default: HS256, with the token secret. */
   signing?: 'HS256' | KeyAlgorithm
   /** Grants of the settings. */
@@ -117,11 +120,14 @@ export function createIdentity(options: IdentityOptions): Identity {
       )
       if (options.login !== undefined) {
         const login = new OidcLogin({ ...options.login, url, secret: tokenSecret, now })
-        app.route('/', loginRoutes({ login, sessions, users, grants, url }))
+        const from = { url, secret: tokenSecret, now }
+        const ways = (options.signInProviders ?? []).map((provider) => createWayIn(provider, from))
+        const byId = new Map(ways.map((way) => [way.id, way]))
+        const identities = new LinkedIdentities(db, now, options.usersChanged)
+        app.route('/', loginRoutes({ login, ways: byId, identities, sessions, users, grants, url }))
         app.route('/', deviceRoutes({ codes, sessions, url, now }))
-        const identities = new LinkedIdentities(db, now)
         const opaque = new OpaqueTokens(db, now)
-        app.route('/', accountRoutes({ sessions, identities, tokens: opaque, connections }))
+        app.route('/', accountRoutes({ sessions, identities, tokens: opaque, connections, ways }))
       }
       const identify = (header: string | undefined) => principalOf(header, { tokens, users })
       app.route('/', introspectionRoutes({ tokens: new OpaqueTokens(db, now), identify, url }))

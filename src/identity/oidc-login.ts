@@ -1,8 +1,7 @@
-import { createHash } from 'node:crypto'
-import { EncryptJWT, jwtDecrypt } from 'jose'
 import * as client from 'openid-client'
 import * as z from 'zod/mini'
 import { TimoneError } from '../errors.ts'
+import { PendingSignIns } from './pending-sign-in.ts'
 import type { ForeignIdentity } from './users.ts'
 
 /** How people sign in: `[login]` of the settings. */
@@ -19,7 +18,11 @@ export interface LoginSettings {
   tokenExpiresIn: number
 }
 
-export interface OidcLoginOptions extends LoginSettings {
+export interface OidcLoginOptions extends Omit<LoginSettings, 'clientSecret' | 'tokenExpiresIn'> {
+  /** Undefined: a public client. */
+  clientSecret?: string | undefined
+  /** Name of the provider in the settings; undefined: the one that makes users known here. */
+  provider?: string | undefined
   /** Public URL of this server. */
   url: string
   /** Encrypts what is pending; the operator's token secret. */
@@ -35,22 +38,37 @@ export interface SignedIn {
   groups: string[] | undefined
   /** Local path to go on to. */
   returnTo: string
+  /** Id of the session whose user the account is to be linked to; undefined: it is to sign in. */
+  link: string | undefined
 }
 
-/** Seconds for which a sign-in may be under way. */
-export const PENDING_FOR = 600
+/** A provider at which people sign in with their browser. */
+export interface BrowserLogin {
+  /** As `identities` names it, or the discovery document of that. */
+  readonly issuer: string
+  /**
+   * Begins a sign-in, or the linking of an account.
+   * @param returnTo local path, checked already
+   * @param link id of the session whose user the account is to be linked to
+   * @returns where to send the browser, and what it must bring back in a cookie
+   * @throws {TimoneError} `unavailable` when the provider does not answer
+   */
+  begin(returnTo: string, link?: string): Promise<{ location: string; pending: string }>
+  /**
+   * Ends what this browser began.
+   * @param query of the callback
+   * @throws {TimoneError} `forbidden` when this browser began none, it is too old, or the provider did not let them in;
+   *   `unavailable` when the provider does not answer
+   */
+  finish(query: string, pending: string | undefined): Promise<SignedIn>
+}
+
 /** Seconds by which the provider's clock may differ. */
 const LEEWAY = 60
 /** Seconds that the provider is waited for. */
 const PATIENCE = 10
 const MAX_TEXT = 1000
 
-const Pending = z.object({
-  state: z.string(),
-  nonce: z.string(),
-  verifier: z.string(),
-  returnTo: z.string(),
-})
 const text = z.catch(z.optional(z.string().check(z.maxLength(MAX_TEXT))), undefined)
 const Claims = z.object({
   sub: z.string().check(z.minLength(1), z.maxLength(255)),
@@ -62,30 +80,27 @@ const Claims = z.object({
 })
 
 /** Signs people in at an OpenID provider: authorization code with PKCE, state and nonce. */
-export class OidcLogin {
+export class OidcLogin implements BrowserLogin {
   readonly #options: OidcLoginOptions
-  readonly #now: () => number
-  readonly #key: Uint8Array
+  readonly #pending: PendingSignIns
   #config: Promise<client.Configuration> | undefined
 
   constructor(options: OidcLoginOptions) {
     this.#options = options
-    this.#now = options.now ?? Date.now
-    this.#key = createHash('sha256').update(`timone pending sign-in\0${options.secret}`).digest()
+    const { secret, provider = '', now = Date.now } = options
+    this.#pending = new PendingSignIns({ secret, provider, now })
   }
 
-  /** Where the provider sends people back to. */
+  get issuer(): string {
+    return this.#options.issuer
+  }
+
+  /** Where the provider sends people back to: an address of its own, so that no other's answer is taken for its. */
   get redirectUri(): string {
-    return `${this.#options.url}/auth/callback`
+    return redirectUriOf(this.#options)
   }
 
-  /**
-   * Begins a sign-in.
-   * @param returnTo local path, checked already
-   * @returns where to send the browser, and what it must bring back in a cookie
-   * @throws {TimoneError} `unavailable` when the provider does not answer
-   */
-  async begin(returnTo: string): Promise<{ location: string; pending: string }> {
+  async begin(returnTo: string, link?: string): Promise<{ location: string; pending: string }> {
     const config = await this.#configuration()
     const [state, nonce, verifier] = [
       client.randomState(),
@@ -100,29 +115,20 @@ export class OidcLogin {
       code_challenge: await client.calculatePKCECodeChallenge(verifier),
       code_challenge_method: 'S256',
     })
-    const seconds = Math.floor(this.#now() / 1000)
-    const pending = await new EncryptJWT({ state, nonce, verifier, returnTo })
-      .setProtectedHeader({ alg: 'dir', enc: 'A256GCM' })
-      .setExpirationTime(seconds + PENDING_FOR)
-      .encrypt(this.#key)
+    const pending = await this.#pending.seal({ state, nonce, verifier, returnTo, link })
     return { location: location.href, pending }
   }
 
-  /**
-   * Ends a sign-in that this browser began.
-   * @param query of the callback
-   * @throws {TimoneError} `forbidden` when this browser began none, it is too old, or the provider did not let them in;
-   *   `unavailable` when the provider does not answer
-   */
   async finish(query: string, pending: string | undefined): Promise<SignedIn> {
-    const { state, nonce, verifier, returnTo } = await this.#read(pending)
+    const { state, nonce, verifier, returnTo, link } = await this.#pending.open(pending)
     const config = await this.#configuration()
     const claims = await this.#exchange(config, query, { state, nonce, verifier })
     const known = Claims.parse(claims)
     const { groupsClaim } = this.#options
     return {
       identity: {
-        issuer: this.#options.issuer,
+        // Of others the settings may name the discovery document.
+        issuer: this.#options.provider === undefined ? this.#options.issuer : config.serverMetadata().issuer,
         subject: known.sub,
         label: known.preferred_username ?? known.email,
         email: known.email,
@@ -133,6 +139,7 @@ export class OidcLogin {
       },
       groups: groupsClaim === undefined ? undefined : readGroups(claims[groupsClaim]),
       returnTo,
+      link,
     }
   }
 
@@ -159,23 +166,6 @@ export class OidcLogin {
     }
   }
 
-  async #read(pending: string | undefined): Promise<z.infer<typeof Pending>> {
-    try {
-      const { payload } = await jwtDecrypt(pending ?? '', this.#key, {
-        keyManagementAlgorithms: ['dir'],
-        contentEncryptionAlgorithms: ['A256GCM'],
-        requiredClaims: ['exp'],
-        currentDate: new Date(this.#now()),
-      })
-      return Pending.parse(payload)
-    } catch {
-      throw new TimoneError(
-        'forbidden',
-        'this sign-in was not begun in this browser, or took longer than 10 minutes: begin again',
-      )
-    }
-  }
-
   /** Read once; a failure is not kept. */
   async #configuration(): Promise<client.Configuration> {
     const { issuer, clientId, clientSecret } = this.#options
@@ -184,7 +174,7 @@ export class OidcLogin {
         new URL(issuer),
         clientId,
         { [client.clockTolerance]: LEEWAY },
-        client.ClientSecretBasic(clientSecret),
+        clientSecret === undefined ? client.None() : client.ClientSecretBasic(clientSecret),
         {
           timeout: PATIENCE,
           execute: [
@@ -210,12 +200,18 @@ export class OidcLogin {
   }
 }
 
+/** Where `provider` sends people back to. */
+export function redirectUriOf({ url, provider }: { url: string; provider?: string | undefined }): string {
+  return `${url}/auth/callback${provider === undefined ? '' : `/${provider}`}`
+}
+
 /** A claim of groups: a list of texts, or one text. */
 function readGroups(value: unknown): string[] {
   return [value].flat().filter((item) => typeof item === 'string')
 }
 
-function failureOf(error: unknown): TimoneError {
+/** What is thrown for an error of the client library. */
+export function failureOf(error: unknown): TimoneError {
   if (error instanceof client.AuthorizationResponseError && error.error === 'access_denied')
     return new TimoneError('forbidden', 'the identity provider did not let you in', { cause: error })
   const { code } = error as { code?: unknown }

@@ -1,9 +1,8 @@
 import { type Kysely, PostgresAdapter, sql } from 'kysely'
 import type { Schema } from '../database/schema.ts'
+import { TOLD } from './events.ts'
 import { documentsOf, findUser } from './ident-store.ts'
 
-/** What others are told of. */
-const ACTIONS = ['user.create', 'user.patch', 'user.delete'] as const
 /** Events that are published in one go. */
 const BATCH = 100
 /** Held by the one instance that publishes, so that all is told in the order in which it happened. */
@@ -85,7 +84,7 @@ export class Outbox {
       .selectFrom('events')
       .select(['id', 'action', 'subject', 'data'])
       .where('published_at', 'is', null)
-      .where('action', 'in', ACTIONS)
+      .where('action', 'in', TOLD)
       .orderBy('id')
       .limit(BATCH)
       .execute()

@@ -6,6 +6,8 @@ export interface PageOptions {
   title: string
   body: HtmlEscapedString | Promise<HtmlEscapedString>
   status?: number
+  /** Address that the browser goes on to at once. */
+  refresh?: string
   /** Origins besides our own that a form's answer may redirect to. */
   formTargets?: readonly string[]
   headers?: Readonly<Record<string, string>>
@@ -28,11 +30,11 @@ const STYLE_HASH = createHash('sha256').update(STYLE).digest('base64')
 
 /** A page for people: no JavaScript, nothing from elsewhere, never inside another page. */
 export async function page(options: PageOptions): Promise<Response> {
-  const { title, body, status = 200, formTargets = [], headers = {} } = options
+  const { title, body, status = 200, refresh, formTargets = [], headers = {} } = options
   // The style must be byte for byte what was hashed, so no white space around it.
   const text = html`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${title} · timone</title><style>${raw(STYLE)}</style></head>
+${refresh === undefined ? '' : html`<meta http-equiv="refresh" content="0; url=${refresh}">`}<title>${title} · timone</title><style>${raw(STYLE)}</style></head>
 <body><main><h1>${title}</h1>${await body}</main></body></html>
 `
   return new Response(String(await text), {

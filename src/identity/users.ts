@@ -3,6 +3,7 @@ import { LookUps } from '../database/look-ups.ts'
 import type { Schema, UsersTable } from '../database/schema.ts'
 import { TimoneError } from '../errors.ts'
 import { recordEvent } from './events.ts'
+import { tellOfLink } from './link-notice.ts'
 import { isLogin, loginFrom, withNumber } from './login-name.ts'
 
 /** Somebody we know. */
@@ -147,6 +148,7 @@ export class Users {
       if (await insertIdentity(db, userId, identity, this.#now())) {
         const event = userEvent('identity.link', user, source, user.login)
         await recordEvent(db, { ...event, data: { issuer: identity.issuer } }, this.#now())
+        await tellOfLink(db, user, identity, { source, now: this.#now() })
         return
       }
       const holder = await db

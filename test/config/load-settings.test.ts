@@ -443,3 +443,48 @@ describe('s3', () => {
     ])
   })
 })
+
+describe('other providers to sign in with', () => {
+  const hub = `[provider.hub]
+client_id = "x"
+authorization_endpoint = "https://hub.example/authorize"
+token_endpoint = "https://hub.example/token"
+`
+  test('an OpenID provider by its issuer, a plain one by its userinfo_endpoint', async () => {
+    const text = `${hub}sign_in = true\nuserinfo_endpoint = "https://api.hub.example/user"\n
+[provider.idp1]\nissuer = "https://idp.example"\nclient_id = "y"\nsign_in = true\n
+[provider.idp2]\nissuer = "https://idp.example"\nclient_id = "z"\n`
+    const { providers } = (await loadToml(text)).settings
+    expect(providers.map(({ id, signIn, userinfoEndpoint }) => [id, signIn, userinfoEndpoint])).toEqual([
+      ['hub', true, 'https://api.hub.example/user'],
+      ['idp1', true, undefined],
+      ['idp2', false, undefined],
+    ])
+  })
+
+  test.each([
+    ['sign_in = true', 'sign_in needs issuer, or userinfo_endpoint'],
+    ['sign_in = "yes"', 'sign_in must be true or false'],
+    [
+      'sign_in = true\nuserinfo_endpoint = "http://hub.example/user"',
+      'userinfo_endpoint must be an https address',
+    ],
+  ])('%s is refused', async (lines, why) => {
+    expect(await complaint(loadToml(`${hub}${lines}\n`))).toContain(why)
+  })
+
+  test.each(['', 'TOKENSTORE_'])("tokenstore's %sOIDC_* say where people sign in", async (prefix) => {
+    const { settings } = await load({
+      env: {
+        [`${prefix}OIDC_DISCOVERY_URL`]: 'https://idp.example/realms/a/.well-known/openid-configuration',
+        [`${prefix}OIDC_CLIENT_ID`]: 'local',
+        [`${prefix}OIDC_CLIENT_SECRET`]: 'hidden',
+      },
+    })
+    expect(settings.login).toMatchObject({
+      issuer: 'https://idp.example/realms/a',
+      clientId: 'local',
+      clientSecret: 'hidden',
+    })
+  })
+})

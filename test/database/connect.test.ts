@@ -83,6 +83,7 @@ describe.each(['sqlite', 'postgres'] as const)('%s', (kind) => {
       '0003_sign_in': { up: async () => {} },
       '0005_usage': { up: async () => {} },
       '0006_leases': { up: async () => {} },
+      '0007_outbox': { up: async () => {} },
       '9999_more': {
         up: async (at: typeof db) => {
           await at.schema.createTable('more').addColumn('id', 'text').execute()

@@ -232,6 +232,32 @@ describe('a caller in Python', { timeout: 90_000 }, () => {
     expect(await second.exit).toBe(0)
   })
 
+  test('a server that is told to stop under load ends what it began: each request is answered once', async () => {
+    const first = await serve()
+    const requests = Array.from({ length: 500 }, (_, index) => [
+      'create',
+      { name: `User ${index}`, email: `drain${index}@example.com`, github: { id: 20_000_000 + index } },
+    ])
+    const answering = call(requests, 60)
+    const count = async (): Promise<number> => {
+      const [row] = await database.query("select count(*)::int as n from users where email like 'drain%'")
+      return (row as { n: number }).n
+    }
+    while ((await count()) < 100) await new Promise((done) => setTimeout(done, 10))
+    first.child.kill('SIGTERM')
+    expect(await first.exit).toBe(0)
+    const done = await count()
+    // It did not stay for the whole queue, and nobody took the rest yet.
+    expect(done).toBeLessThan(500)
+    const second = await serve()
+    const answers = await answering
+    expect(await count()).toBe(500)
+    expect([...answers.values()].map((all) => all.length)).toEqual(Array(500).fill(1))
+    expect([...answers.values()].every(([answer]) => answer?.error === undefined)).toBe(true)
+    second.child.kill('SIGTERM')
+    expect(await second.exit).toBe(0)
+  })
+
   test.each(['PLAIN', 'AMQPLAIN'])('%s, and TLS with a certificate of our own', async (mechanism) => {
     await serve({
       TIMONE_AMQP_URL: broker.tls?.url ?? '',

@@ -59,7 +59,6 @@ function login(): OidcLogin {
     clientSecret: 'the secret of the client',
     scope: 'openid',
     groupsClaim: undefined,
-    tokenExpiresIn: 3600,
     url: 'https://timone.example',
     secret: 'a secret of the tests, long enough for all',
   })

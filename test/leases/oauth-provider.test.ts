@@ -321,6 +321,18 @@ describe.each(['sqlite', 'postgres'] as const)('/api/v1.0 on %s', (kind) => {
     expect((await ada.go(`${api}/hub/token`)).status).toBe(400)
   })
 
+  test('a token endpoint that takes the request and says nothing: 503 in time', async () => {
+    faults.answer = () => {}
+    const started = performance.now()
+    const response = await connectHub()
+    expect(response.status).toBe(503)
+    expect(response.headers.get('retry-after')).toBe('5')
+    expect(await response.json()).toMatchObject({
+      error: expect.stringContaining('no answer in time') as string,
+    })
+    expect(performance.now() - started).toBeLessThan(12_000)
+  }, 20_000)
+
   test('v1: POST authorize gives 201 and the address, POST revoke an empty 200', async () => {
     const v1 = `${running.url}/api/v1`
     const made = await ada.go(`${v1}/idp1/authorize?referer=https://portal.example/`, { method: 'POST' })
