@@ -9,6 +9,8 @@ import { rawCase } from './raw.ts'
 import { resumeCase } from './resume.ts'
 import { toolCase } from './rivals.ts'
 import { start } from './start.ts'
+import { storageList } from './storage-list.ts'
+import { storagePut } from './storage-put.ts'
 import { isRequired, type Job, transferCase } from './transfer.ts'
 import { warmCache } from './warm-cache.ts'
 
@@ -19,6 +21,8 @@ export const CASES: Record<string, BenchCase> = {
   'agent-memory': agentMemory,
   'server-memory': serverMemory,
   'lease-hit': leaseHit,
+  'storage-put': storagePut,
+  'storage-list': storageList,
 }
 
 for (const set of ['small', '1gib', '8x128mib', 'mixed'] satisfies DataSetName[]) {

@@ -48,8 +48,22 @@ export interface Outcome extends State {
 
 /** The strong tag of a document: it changes with the bytes and with the type. */
 export function etagOf(entry: Entry, { type }: DocumentFacts): string {
-  return `"${oidOf(entry)}.${createHash('sha256').update(type).digest('hex').slice(0, 8)}"`
+  return `"${oidOf(entry)}.${typeTag(type)}"`
 }
+
+/** Part of the tag that stands for the type. Most documents share a few types. */
+export function typeTag(type: string): string {
+  let tag = typeTags.get(type)
+  if (tag === undefined) {
+    tag = createHash('sha256').update(type).digest('hex').slice(0, 8)
+    if (typeTags.size >= MAX_TYPES) typeTags.clear()
+    typeTags.set(type, tag)
+  }
+  return tag
+}
+
+const MAX_TYPES = 1000
+const typeTags = new Map<string, string>()
 
 /** The tag of a folder: the id of its tree, which every change below it changes. */
 export function folderEtag(tree: string): string {

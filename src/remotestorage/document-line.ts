@@ -11,6 +11,9 @@ export interface DocumentFacts {
 }
 
 const LFS = 'filter=lfs diff=lfs merge=lfs '
+const TYPE = 'rs-type='
+const LENGTH = ' rs-length='
+const MODIFIED = ' rs-modified='
 
 /**
  * One line of `.gitattributes` (gitattributes(5)), without its line feed. `-text` keeps clones from converting line
@@ -18,26 +21,28 @@ const LFS = 'filter=lfs diff=lfs merge=lfs '
  */
 export function printLine(gitName: string, facts: DocumentFacts): string {
   const { type, length, modified, large } = facts
-  const words = `rs-type=${encodeType(type)} rs-length=${length} rs-modified=${modified}`
+  const words = `${TYPE}${encodeType(type)}${LENGTH}${length}${MODIFIED}${modified}`
   return `${printPattern(gitName)} -text ${large ? LFS : ''}${words}`
 }
 
-/** Undefined: not one of our lines. */
-export function parseLine(line: string): { gitName: string; facts: () => DocumentFacts } | undefined {
-  const [, quoted, rest = ''] = /^"\/((?:[^"\\]|\\.)*)" (.*)$/.exec(line) ?? []
-  if (quoted === undefined) return undefined
-  const gitName = quoted.includes('\\') ? parsePattern(quoted) : quoted
-  return { gitName, facts: () => parseFacts(rest) }
+/** The name that a line is about, as Git has it; undefined: not one of our lines. */
+export function lineName(line: string): string | undefined {
+  const [, quoted] = /^"\/((?:[^"\\]|\\.)*)" /.exec(line) ?? []
+  return quoted?.includes('\\') ? parsePattern(quoted) : quoted
 }
 
-function parseFacts(words: string): DocumentFacts {
-  const [, type = '', length, modified] =
-    / ?rs-type=(\S*) rs-length=(\d+) rs-modified=(\d+)/.exec(words) ?? []
+/** What a line of ours says. It ends with the words that {@link printLine} puts there; the name may hold the like. */
+export function lineFacts(line: string): DocumentFacts {
+  const at = line.lastIndexOf(TYPE)
+  if (at < 0) return { type: '', length: 0, modified: 0, large: false }
+  const length = line.indexOf(LENGTH, at)
+  const modified = line.indexOf(MODIFIED, length)
+  const type = line.slice(at + TYPE.length, length)
   return {
-    type: decodeURIComponent(type),
-    length: Number(length ?? 0),
-    modified: Number(modified ?? 0),
-    large: words.includes(LFS),
+    type: type.includes('%') ? decodeURIComponent(type) : type,
+    length: Number(line.slice(length + LENGTH.length, modified)),
+    modified: Number(line.slice(modified + MODIFIED.length)),
+    large: line.startsWith(LFS, at - LFS.length),
   }
 }
 

@@ -1,5 +1,5 @@
 import { TimoneError } from '../errors.ts'
-import { type DocumentFacts, parseLine, printLine } from './document-line.ts'
+import { type DocumentFacts, lineFacts, lineName, printLine } from './document-line.ts'
 import { ATTRIBUTES } from './names.ts'
 
 /**
@@ -31,17 +31,22 @@ export function isFolder(entry: Entry): boolean {
 /** The name as Git has it, decoded. */
 export function nameOf(entry: Entry): string {
   const name = isFolder(entry) ? entry.key.slice(0, -1) : entry.key
-  return Buffer.from(name, 'latin1').toString('utf8')
+  return NOT_ASCII.test(name) ? Buffer.from(name, 'latin1').toString('utf8') : name
 }
+
+const NOT_ASCII = /[\x80-\xff]/
 
 /** The object id, 40 hex digits. */
 export function oidOf(entry: Entry): string {
-  return Buffer.from(entry.raw.slice(-20), 'latin1').toString('hex')
+  oidBytes.write(entry.raw.slice(-20), 'latin1')
+  return oidBytes.toString('hex')
 }
 
+const oidBytes = Buffer.alloc(20)
+
 export function factsOf(entry: Entry): DocumentFacts {
-  const parsed = entry.line === undefined ? undefined : parseLine(entry.line)
-  return parsed?.facts() ?? { type: 'application/octet-stream', length: 0, modified: 0, large: false }
+  if (entry.line !== undefined) return lineFacts(entry.line)
+  return { type: 'application/octet-stream', length: 0, modified: 0, large: false }
 }
 
 /**
@@ -60,8 +65,8 @@ export class Folder {
   static parse(tree: Buffer, attributes: Buffer | undefined): Folder {
     const lines = new Map<string, string>()
     for (const line of attributes?.toString('utf8').split('\n') ?? []) {
-      const parsed = parseLine(line)
-      if (parsed !== undefined) lines.set(parsed.gitName, line)
+      const name = lineName(line)
+      if (name !== undefined) lines.set(name, line)
     }
     const entries: Entry[] = []
     for (const { mode, name, raw } of treeEntries(tree)) {

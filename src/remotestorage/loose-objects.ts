@@ -1,16 +1,21 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { access, open, rename, rm, utimes } from 'node:fs/promises'
+import { closeSync, existsSync, fsync, open, write } from 'node:fs'
+import { rename, rm, utimes } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { deflate, deflateSync } from 'node:zlib'
+import { deflate } from 'node:zlib'
 import { systemCode } from '../errors.ts'
 import { DurableFolders } from '../storage/durable-file.ts'
 import { fileError } from '../storage/file-errors.ts'
 import { syncFolder } from '../sync-folder.ts'
 
 const deflateElsewhere = promisify(deflate)
-/** Smaller ones are compressed at once: handing them to a thread takes longer. */
-const SMALL = 32 * 1024
+const openFile = promisify(open)
+const writeFile = promisify(write)
+const flushFile = promisify(fsync)
+
+/** Bytes that take one block of the disk either way, and are not compressed: packing will do that. */
+const TINY = 4000
 
 export type ObjectType = 'blob' | 'tree' | 'commit'
 
@@ -84,18 +89,11 @@ export class LooseObjects {
     const folder = dirname(path)
     await this.#folders.ensure(folder)
     const whole = Buffer.concat([header(type, content), content])
-    const packed =
-      whole.length < SMALL ? deflateSync(whole, { level: 1 }) : await deflateElsewhere(whole, { level: 1 })
+    const packed = whole.length <= TINY ? store(whole) : await deflateElsewhere(whole, { level: 1 })
     // A name that git itself tidies up, should we be killed.
     const temporary = join(folder, `tmp_obj_${randomBytes(8).toString('hex')}`)
     try {
-      const handle = await open(temporary, 'wx', 0o444)
-      try {
-        await handle.writeFile(packed)
-        await handle.sync()
-      } finally {
-        await handle.close()
-      }
+      await writeFlushed(temporary, packed)
       return [{ temporary, path }]
     } catch (error) {
       await rm(temporary, { force: true })
@@ -113,14 +111,50 @@ const TRIES = 50
 
 /** True when the object is there; it then counts as new, so that no pruning takes what we are about to refer to. */
 async function freshen(path: string): Promise<boolean> {
+  // Hardly ever is, and a promise that fails costs more than this look.
+  if (!existsSync(path)) return false
   try {
-    await access(path)
     const now = new Date()
     await utimes(path, now, now)
     return true
   } catch {
     return false
   }
+}
+
+/** A new read-only file, on the disk when this resolves. File handles (node:fs/promises) would take twice the time. */
+async function writeFlushed(path: string, bytes: Buffer): Promise<void> {
+  const file = await openFile(path, 'wx', 0o444)
+  try {
+    for (let at = 0; at < bytes.length; ) at += (await writeFile(file, bytes, at)).bytesWritten
+    await flushFile(file)
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** The zlib format without compression (RFC 1950; RFC 1951, section 3.2.4), for up to 65 535 bytes. */
+function store(bytes: Buffer): Buffer {
+  const out = Buffer.allocUnsafe(bytes.length + 11)
+  // Header, then one block that is the last and stored, with its length and the complement.
+  out.writeUInt16BE(0x7801, 0)
+  out[2] = 1
+  out.writeUInt16LE(bytes.length, 3)
+  out.writeUInt16LE(~bytes.length & 0xffff, 5)
+  bytes.copy(out, 7)
+  out.writeUInt32BE(adler32(bytes), bytes.length + 7)
+  return out
+}
+
+/** RFC 1950, section 8.2; the sums stay far below 2^53 for what is stored. */
+function adler32(bytes: Buffer): number {
+  let a = 1
+  let b = 0
+  for (const byte of bytes) {
+    a += byte
+    b += a
+  }
+  return (((b % 65_521) << 16) | (a % 65_521)) >>> 0
 }
 
 function header(type: ObjectType, content: Buffer): Buffer {

@@ -54,7 +54,10 @@ export class Storage {
   }
 
   /** The tag of a folder, and its description on demand. One that is not there is empty. */
-  async folder(user: User, segments: readonly string[]): Promise<{ etag: string; print: () => string }> {
+  async folder(
+    user: User,
+    segments: readonly string[],
+  ): Promise<{ etag: string; print: () => Iterable<string> }> {
     const space = this.#options.spaces.of(user.id)
     const { tree, folder } = await space.folder(await space.snapshot(), segments)
     return { etag: folderEtag(tree), print: () => printListing(folder) }

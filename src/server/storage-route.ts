@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { TimoneError } from '../errors.ts'
 import type { User } from '../identity/users.ts'
@@ -131,9 +132,10 @@ export function createStorageRoute({ storage, doorkeeper, idleTimeout }: Storage
     response.setHeader('ETag', etag)
     if (unchanged(request, etag)) return void response.writeHead(304).end()
     checkPreconditions(etag, { ifMatch: request.headers['if-match'] })
-    const text = Buffer.from(print())
-    response.writeHead(200, { 'Content-Type': LISTING_TYPE, 'Content-Length': text.length })
-    response.end(request.method === 'HEAD' ? undefined : text)
+    response.writeHead(200, { 'Content-Type': LISTING_TYPE })
+    if (request.method === 'HEAD') return void response.end()
+    // In its own pace: nobody waits while a long one is put together, and only pieces of it are in memory.
+    await pipeline(Readable.from(print()), response)
   }
 
   async function get(
