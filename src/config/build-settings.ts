@@ -83,7 +83,7 @@ export function buildSettings({ values, sources, providers }: ResolvedSettings):
     signing: must(values, 'auth.signing') as ServerSettings['signing'],
     quota: must(values, 'lfs.quota'),
     ...buildAmqp(values),
-    ...buildRemoteStorage(values),
+    ...buildRemoteStorage(values, url),
     ...(values['metrics.token'] === undefined ? {} : { metricsToken: values['metrics.token'] }),
     requestsPerMinute: atLeastZero(must(values, 'limits.requests_per_minute')),
     ...buildGitHub(values, listen, url),
@@ -141,14 +141,27 @@ function buildGitHub(
   return { ...github, githubApp: Object.freeze({ apps: Object.freeze(apps), renewBefore, open }) }
 }
 
-function buildRemoteStorage(values: ResolvedSettings['values']): Pick<ServerSettings, 'remoteStorage'> {
+function buildRemoteStorage(
+  values: ResolvedSettings['values'],
+  url: string,
+): Pick<ServerSettings, 'remoteStorage'> {
   const root = values['remotestorage.root']
   if (root === undefined) return {}
   const large = must(values, 'remotestorage.large')
   if (large < 1024 || large > 16 * 2 ** 20) {
     throw new TimoneError('config', 'TIMONE_REMOTESTORAGE_LARGE must be 1k to 16m')
   }
-  return { remoteStorage: Object.freeze({ root, large, quota: must(values, 'remotestorage.quota') }) }
+  const quota = must(values, 'remotestorage.quota')
+  const origin = values['remotestorage.origin']
+  if (origin === undefined) return { remoteStorage: Object.freeze({ root, large, quota }) }
+  if (new URL(origin).origin !== origin || new URL(origin).host === new URL(url).host) {
+    throw new TimoneError(
+      'config',
+      'TIMONE_REMOTESTORAGE_ORIGIN must be an address without a path, as https://storage.example.com, and on another ' +
+        'host or port than the public address of the server',
+    )
+  }
+  return { remoteStorage: Object.freeze({ root, large, quota, origin }) }
 }
 
 function buildS3(values: ResolvedSettings['values']): ServerSettings['storage'] {

@@ -93,6 +93,8 @@ export interface RemoteStorageSettings {
   readonly large: number
   /** Bytes of each user. */
   readonly quota: number
+  /** Origin that serves the storage and nothing else. */
+  readonly origin?: string
 }
 
 /** Objects in a folder of this machine. */

@@ -188,6 +188,13 @@ export const SERVER_SETTINGS = {
     default: '1g',
     sentence: 'Bytes that the documents of one user may have together, unless the user has another quota.',
   },
+  'remotestorage.origin': {
+    type: 'url',
+    env: 'TIMONE_REMOTESTORAGE_ORIGIN',
+    defaultWords: 'the public address',
+    sentence:
+      "Another public address of this server, for users' storage alone: documents of apps then share no origin with sign-in.",
+  },
   'metrics.token': {
     type: 'secret',
     env: 'TIMONE_METRICS_TOKEN',

@@ -1,7 +1,6 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import type { Kysely } from 'kysely'
 import type { Schema } from '../database/schema.ts'
-import { TimoneError } from '../errors.ts'
 import { recordEvent } from './events.ts'
 import {
   type NewToken,
@@ -33,7 +32,7 @@ export class OpaqueTokens {
   /** A new token. It is given once, here, and cannot be found again. */
   async issue(options: NewToken): Promise<{ token: string; id: string; expiresAt: string | null }> {
     const token = `tmo_${randomBytes(32).toString('base64url')}`
-    const row = tokenRow(options, randomUUID(), hashOf(token), this.#now())
+    const row = tokenRow(options, options.id ?? randomUUID(), hashOf(token), this.#now())
     await this.#db.insertInto('tokens').values(row).execute()
     return { token, id: row.id, expiresAt: row.expires_at }
   }
@@ -70,14 +69,34 @@ export class OpaqueTokens {
   }
 
   /**
-   * Takes a token that is good for one use. Of several who do so at once, one gets it.
-   * @throws {TimoneError} `unauthorized`
+   * Gives a token for one that is good for one use, which is spent: both happen, or neither. Of several who ask at once,
+   * one gets it.
+   * @param id of the one that is spent
+   * @returns undefined when it was spent before
    */
-  async spend(token: string, kind: TokenKind): Promise<StoredToken> {
-    const found = await this.find(token, kind)
-    if (found === undefined || !(await this.revoke(found.id)))
-      throw new TimoneError('unauthorized', 'this code is not valid, or was used before')
-    return found
+  exchange(id: string, next: NewToken): Promise<{ token: string } | undefined> {
+    return this.#db.transaction().execute(async (db) => {
+      const inside = new OpaqueTokens(db, this.#now)
+      const spent = await db
+        .updateTable('tokens')
+        .set({ revoked_at: new Date(this.#now()).toISOString() })
+        .where('id', '=', id)
+        .where('revoked_at', 'is', null)
+        .returning('id')
+        .executeTakeFirst()
+      return spent === undefined ? undefined : inside.issue(next)
+    })
+  }
+
+  /** The name of a token, also of one that is spent, revoked or expired; undefined for one that never was. */
+  async nameOf(token: string, kind: TokenKind): Promise<string | undefined> {
+    const row = await this.#db
+      .selectFrom('tokens')
+      .select('id')
+      .where('hash', '=', hashOf(token))
+      .where('kind', '=', kind)
+      .executeTakeFirst()
+    return row?.id
   }
 
   /** The tokens of one user, or of all; newest first, those that can no longer be used left out. */

@@ -34,6 +34,8 @@ export interface NewToken {
   expiresIn?: number | undefined
   /** JSON; never a secret. */
   data?: unknown
+  /** Its name, where others must be able to tell it beforehand. */
+  id?: string
 }
 
 /** Finds tokens that are good now, with their users. */

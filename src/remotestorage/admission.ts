@@ -31,9 +31,13 @@ export interface Admission {
 export class Doorkeeper {
   readonly #tokens: OpaqueTokens
   readonly #users: Users
-  readonly #failures: FailureLimit
+  readonly #failures: { tokens: FailureLimit; documents: FailureLimit }
 
-  constructor(tokens: OpaqueTokens, users: Users, failures: FailureLimit) {
+  constructor(
+    tokens: OpaqueTokens,
+    users: Users,
+    failures: { tokens: FailureLimit; documents: FailureLimit },
+  ) {
     this.#tokens = tokens
     this.#users = users
     this.#failures = failures
@@ -47,14 +51,17 @@ export class Doorkeeper {
     const { login, path, write } = wish
     if (!write && isPublicDocument(path)) {
       const user = await this.#users.byLogin(login)
-      if (user === undefined || user.disabledAt !== null) throw absent()
+      if (user === undefined || user.disabledAt !== null) {
+        this.missed(visitor)
+        throw absent()
+      }
       return { user, client: undefined }
     }
     const [, text] = /^Bearer +([^\s]+)$/i.exec(visitor.authorization ?? '') ?? []
     if (text === undefined) throw new TimoneError('unauthorized', 'an access token is needed')
     const token = await this.#tokens.find(text, 'app')
     if (token?.user === undefined || !comesFrom(visitor.origin, token.client)) {
-      this.#failures.count(visitor.source)
+      this.#failures.tokens.count(visitor.source)
       throw new TimoneError('unauthorized', 'the access token is not valid here: connect the app again')
     }
     if (token.user.login !== login.toLowerCase()) {
@@ -68,6 +75,15 @@ export class Doorkeeper {
   }
 
   /**
+   * Counts that a public document was not there: whoever knows where one is may read it, so nobody may try many names
+   * (draft-dejong-remotestorage-26, section 14).
+   * @throws {TimoneError} `rate_limited`
+   */
+  missed({ source }: Pick<Visitor, 'source'>): void {
+    this.#failures.documents.count(source)
+  }
+
+  /**
    * Whose storage is cloned, by a token that may read all of it, as Basic password or Bearer.
    * @throws {TimoneError} as {@link admit}
    */
@@ -78,7 +94,7 @@ export class Doorkeeper {
     const token = await this.#tokens.find(bearer ?? basicPassword(authorization) ?? '')
     const isGood = token?.kind === 'personal' || (token?.kind === 'app' && comesFrom(origin, token.client))
     if (token?.user === undefined || !isGood) {
-      this.#failures.count(source)
+      this.#failures.tokens.count(source)
       throw new TimoneError('unauthorized', 'the token is not valid here')
     }
     const whole = { noun: 'storage', resource: '*', level: 'r' }

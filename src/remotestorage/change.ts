@@ -75,13 +75,18 @@ export function checkPreconditions(etag: string | undefined, { ifMatch, ifNoneMa
   if (ifMatch !== undefined && !(etag !== undefined && matches(ifMatch, etag))) {
     throw new TimoneError('precondition_failed', 'the document is not the version that was asked for')
   }
-  if (ifNoneMatch !== undefined && etag !== undefined && matches(ifNoneMatch, etag)) {
+  if (ifNoneMatch !== undefined && etag !== undefined && matchesWeakly(ifNoneMatch, etag)) {
     throw new TimoneError('precondition_failed', 'the document is there already')
   }
 }
 
+/** The same by weak comparison, as `If-None-Match` asks for (RFC 9110, section 13.1.2). */
+export function matchesWeakly(header: string, etag: string): boolean {
+  return matches(header.replaceAll('W/"', '"'), etag)
+}
+
 /** Is `etag` in the list of a header? Weak tags never match. */
-export function matches(header: string, etag: string): boolean {
+function matches(header: string, etag: string): boolean {
   return header.trim() === '*' || header.split(',').some((tag) => tag.trim() === etag)
 }
 

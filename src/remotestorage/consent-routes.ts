@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { type Context, Hono } from 'hono'
 import { html } from 'hono/html'
-import { isTimoneError, TimoneError } from '../errors.ts'
+import { TimoneError } from '../errors.ts'
 import type { Event } from '../identity/events.ts'
 import { readForm } from '../identity/form.ts'
 import { type IdentityEnv, sourceOf } from '../identity/identity-env.ts'
@@ -127,11 +127,16 @@ ${fieldsOf(query).map(([name, value]) => html`<input type="hidden" name="${name}
 
 /** `grant_type=authorization_code`: gives the token for a code, once (RFC 6749, section 4.1.3; RFC 7636, section 4.6). */
 export function codeGrant(tokens: OpaqueTokens): TokenGrant {
-  return async ({ form }) => {
-    const code = await tokens.spend(form.get('code') ?? '', 'code').catch((error: unknown) => {
-      if (isTimoneError(error, 'unauthorized')) throw refused()
-      throw error
-    })
+  /** Somebody else has the code as well, or had the token: it is no longer good (RFC 9700, section 2.1.1). */
+  const refuseAgain = async (text: string, source: string): Promise<never> => {
+    const id = await tokens.nameOf(text, 'code')
+    if (id !== undefined) await tokens.revoke(tokenIdOf(id), { source })
+    throw refused()
+  }
+  return async ({ form, source }) => {
+    const text = form.get('code') ?? ''
+    const code = await tokens.find(text, 'code')
+    if (code === undefined) return refuseAgain(text, source)
     const data = code.data as CodeData
     const { redirectUri } = data
     const verifier = form.get('code_verifier') ?? ''
@@ -143,12 +148,24 @@ export function codeGrant(tokens: OpaqueTokens): TokenGrant {
       timingSafeEqual(given, wanted) &&
       URL.parse(form.get('redirect_uri') ?? '')?.href === redirectUri &&
       form.get('client_id') === data.clientId
-    if (!isSame) throw refused()
+    if (!isSame) {
+      // Who tries has one chance.
+      await tokens.revoke(code.id, { source })
+      throw refused()
+    }
     const { userId, scopes, client } = code
     const app: AppData = { redirectUri }
-    const { token } = await tokens.issue({ userId, kind: 'app', scopes, client, data: app })
+    const next = { userId, kind: 'app', scopes, client, data: app, id: tokenIdOf(code.id) } as const
+    const { token } = (await tokens.exchange(code.id, next)) ?? (await refuseAgain(text, source))
     return { access_token: token, token_type: 'Bearer', scope: data.scope }
   }
+}
+
+/** The name of the token that a code is exchanged for, so that it is found when the code is shown once more. */
+function tokenIdOf(code: string): string {
+  const hex = createHash('sha256').update(`token of ${code}`).digest('hex')
+  // As a UUID of version 8 (RFC 9562, section 5.8).
+  return hex.slice(0, 32).replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, '$1-$2-8$3-8$4-$5')
 }
 
 function refused(): OAuthError {

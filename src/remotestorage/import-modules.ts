@@ -1,19 +1,13 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { User } from '../identity/users.ts'
 import { findEntry } from './change.ts'
 import { committedAt, printCommit } from './commit.ts'
-import { createRepository } from './create-repository.ts'
 import { editTree, type Placement } from './edit.ts'
 import { documentEntry, type Folder, factsOf } from './folder.ts'
-import { spawnGit } from './git-process.ts'
-import type { Reception } from './incoming.ts'
-import { type LargeDocuments, type LargeObject, printPointer } from './large-documents.ts'
 import { makeObject, type NewObject } from './loose-objects.ts'
 import { checkNames, printStoragePath, toGitName } from './names.ts'
-import { ObjectReader } from './object-reader.ts'
+import type { ObjectReader } from './object-reader.ts'
+import { type Destination, Documents, openSource, type Source } from './old-documents.ts'
 import {
   findBlob,
   listChanges,
@@ -24,15 +18,11 @@ import {
 } from './old-modules.ts'
 import type { Space, Tools } from './space.ts'
 
-export interface ModuleImport {
+export interface ModuleImport extends Destination {
   space: Space
   user: Pick<User, 'id' | 'login' | 'email'>
-  reception: Reception
-  large: LargeDocuments
   /** Told of each thing that cannot be taken over. */
   skipped: (what: string) => void
-  /** False: only find out what would be done. */
-  write: boolean
 }
 
 export interface ImportedModules {
@@ -100,27 +90,6 @@ export async function importModules(
   }
 }
 
-interface Source {
-  gitDir: string
-  reader: ObjectReader
-  close(): Promise<void>
-}
-
-/** An empty repository that finds their objects: git reads those, and not their settings. */
-async function openSource(modules: readonly OldModule[]): Promise<Source> {
-  const folder = await mkdtemp(join(tmpdir(), 'timone-import-'))
-  const gitDir = join(folder, 'source.git')
-  await createRepository(gitDir)
-  const lines = modules.map(({ objects }) => JSON.stringify(objects))
-  await writeFile(join(gitDir, 'objects', 'info', 'alternates'), `${lines.join('\n')}\n`)
-  const reader = new ObjectReader(gitDir)
-  const close = (): Promise<void> => {
-    reader.close()
-    return rm(folder, { recursive: true, force: true })
-  }
-  return { gitDir, reader, close }
-}
-
 async function readSteps(
   modules: readonly OldModule[],
   { gitDir, reader }: Source,
@@ -171,14 +140,14 @@ async function writeSteps(
   steps: readonly Step[],
   { head, load, write }: Tools,
   documents: Documents,
-  { user }: ModuleImport,
+  { space, user }: ModuleImport,
 ): Promise<string> {
   const folders = new Map<string, Folder>()
   const find = async (tree: string): Promise<Folder> => folders.get(tree) ?? load(tree)
   let objects = new Map<string, NewObject>()
   let held = 0
   let state = head
-  let last = await documents.timeOf(head.commit)
+  let last = await timeOf(space, head.commit)
   const flush = async (): Promise<void> => {
     await write([...objects.values()])
     objects = new Map()
@@ -229,86 +198,18 @@ async function writeSteps(
   return state.commit as string
 }
 
+/** When a commit of the storage was made; 0 without one. */
+async function timeOf(space: Space, commit: string | undefined): Promise<number> {
+  const object = commit === undefined ? undefined : await space.reader.read(commit)
+  return object === undefined ? 0 : committedAt(object.content)
+}
+
 function subjectOf(module: OldModule, puts: Step['puts']): string {
   const [first] = puts
   if (puts.length !== 1 || first === undefined)
     return `IMPORT ${printStoragePath({ segments: [module.name], folder: true })}`
   const path = printStoragePath({ segments: first.names, folder: false })
   return `${first.blob === undefined ? 'DELETE' : 'PUT'} ${path}`
-}
-
-interface Taken {
-  readonly oid: string
-  readonly length: number
-  readonly large: boolean
-  /** Undefined: it was written before. */
-  readonly object: NewObject | undefined
-}
-
-/** Brings contents over, each once. */
-class Documents {
-  readonly #source: Source
-  readonly #options: ModuleImport
-  readonly #large = new Map<string, LargeObject & { pointer: string }>()
-  readonly #counted = new Set<string>()
-
-  constructor(source: Source, options: ModuleImport) {
-    this.#source = source
-    this.#options = options
-  }
-
-  get large(): number {
-    return this.#options.write ? this.#large.size : this.#counted.size
-  }
-
-  /** For a run that writes nothing. */
-  async count(blob: string | undefined): Promise<void> {
-    const size = blob === undefined ? 0 : await this.#source.reader.size(blob)
-    if (blob !== undefined && (size ?? 0) >= this.#options.reception.large) this.#counted.add(blob)
-  }
-
-  async take(blob: string): Promise<Taken> {
-    const known = this.#large.get(blob)
-    if (known !== undefined) return { oid: known.pointer, length: known.size, large: true, object: undefined }
-    const size = await this.#source.reader.size(blob)
-    if (size !== undefined && size >= this.#options.reception.large) {
-      const object = await this.#store(blob)
-      const pointer = makeObject('blob', printPointer(object))
-      this.#large.set(blob, { ...object, pointer: pointer.oid })
-      return { oid: pointer.oid, length: object.size, large: true, object: pointer }
-    }
-    const { content = Buffer.alloc(0) } = (await this.#source.reader.read(blob)) ?? {}
-    const object = makeObject('blob', content)
-    return { oid: object.oid, length: content.length, large: false, object }
-  }
-
-  /** Puts large ones into the store again that are there no longer. */
-  async ensureLarge(): Promise<void> {
-    const { large, user } = this.#options
-    for (const [blob, object] of this.#large) if (!(await large.has(user.id, object))) await this.#store(blob)
-  }
-
-  /** When a commit of the storage was made; 0 without one. */
-  async timeOf(commit: string | undefined): Promise<number> {
-    const object = commit === undefined ? undefined : await this.#options.space.reader.read(commit)
-    return object === undefined ? 0 : committedAt(object.content)
-  }
-
-  /** Through a temporary file: memory stays what it is. */
-  async #store(blob: string): Promise<LargeObject> {
-    const { reception, large, user } = this.#options
-    const git = spawnGit(this.#source.gitDir, ['cat-file', 'blob', blob])
-    git.stdin.end()
-    git.stderr.resume()
-    const incoming = await reception.receive(git.stdout, Number.MAX_SAFE_INTEGER)
-    if (incoming.kind !== 'large') throw new TypeError('it was said to be large')
-    try {
-      await large.store(user.id, incoming)
-      return { oid: incoming.oid, size: incoming.size }
-    } finally {
-      await incoming.drop()
-    }
-  }
 }
 
 /** A document that was put again with the same bytes, perhaps under another type: only the message says so. */

@@ -38,6 +38,7 @@ import { createAppRoutes, createRemoteStorage, type RemoteStorageOptions } from 
 import { type RequestRecord, recordRequest } from './request-record.ts'
 import { parseTarget } from './request-target.ts'
 import { setStorageHeaders } from './storage-headers.ts'
+import { originCheck } from './storage-origin.ts'
 import { isStorageTarget, rawPath } from './storage-route.ts'
 
 export interface HandlerOptions {
@@ -120,7 +121,12 @@ export function createHandler(
   )
   const app = createApp({
     ...buildRooms(options, urls, tokens, now, github, sessions && { sessions, lease }),
-    apps: options.remoteStorage && createAppRoutes(identity, { url, db: options.database.db, now }),
+    apps:
+      options.remoteStorage &&
+      createAppRoutes(identity, {
+        ...{ url, storageUrl: options.remoteStorage.origin ?? url, db: options.database.db, now },
+        signIn: options.identity?.login !== undefined,
+      }),
     identity: identity.routes(tokens, leases.connections),
     leases: leases.routes(),
     ready: createReadiness(
@@ -149,6 +155,7 @@ export function createHandler(
       idleTimeout: limits.idle,
       warn: (error) => logger.warn(errorFields(error), 'cannot tidy up the storage of users'),
     })
+  const isAtItsOrigin = originCheck(options.remoteStorage?.origin)
   const users = new LoadGate(options.load ?? LOAD)
   const strangers = new LoadGate(LOAD_OF_STRANGERS)
   /** Decided before a byte of the body is read, so that only who signed in can use up what is there for them. */
@@ -201,9 +208,10 @@ export function createHandler(
       sendProblem(response, problem, record)
     }
     if (target === undefined) return fail(new TimoneError('not_found', 'not found'))
+    if (isStorage) setStorageHeaders(request, response)
+    if (!isAtItsOrigin(request, isStorage)) return fail(new TimoneError('not_found', 'not found'))
     if (isStorage) {
       response.setHeader('X-Request-Id', record.id)
-      setStorageHeaders(request, response)
       answerStorage(request, response, { path: target.path, source: record.address }).catch(
         (error: unknown) => {
           if (!response.destroyed) fail(error)

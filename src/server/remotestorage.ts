@@ -29,6 +29,8 @@ export interface RemoteStorageOptions {
   large: number
   /** Bytes that each user may have whose own quota says nothing. */
   quota: number
+  /** Public origin that serves the storage, and nothing else; undefined: that of the server does. */
+  origin?: string | undefined
 }
 
 /** Puts the rooms of users' storage together, and gives what answers their requests. */
@@ -65,9 +67,12 @@ export function createRemoteStorage(
     now,
   })
   const tokens = new OpaqueTokens(database.db, now)
-  const doorkeeper = new Doorkeeper(tokens, users, wrongTokens(now))
+  const doorkeeper = new Doorkeeper(tokens, users, guessLimits(now))
   const answerStorage = createStorageRoute({ storage, doorkeeper, idleTimeout })
-  const answerClone = createCloneRoute({ spaces, large, doorkeeper, url, idleTimeout })
+  const answerClone = createCloneRoute({
+    ...{ spaces, large, doorkeeper, idleTimeout },
+    url: options.origin ?? url,
+  })
   return async (request: IncomingMessage, response: ServerResponse, target: StorageTarget): Promise<void> => {
     const ask = parseCloneTarget(request.method, request.url ?? '')
     await (ask === undefined
@@ -76,24 +81,35 @@ export function createRemoteStorage(
   }
 }
 
-/** It counts wrong tokens only, after the look-up: whoever has a good one is not shut out by somebody else's tries. */
-function wrongTokens(now: () => number): FailureLimit {
-  return new FailureLimit({
-    most: 100,
-    window: 60_000,
-    message: 'too many wrong access tokens: wait a minute',
-    now,
-  })
+/**
+ * Wrong tokens are counted after the look-up: whoever has a good one is not shut out by somebody else's tries. So are
+ * public documents that are not there.
+ */
+function guessLimits(now: () => number): { tokens: FailureLimit; documents: FailureLimit } {
+  const minute = { window: 60_000, now }
+  return {
+    tokens: new FailureLimit({
+      ...minute,
+      most: 100,
+      message: 'too many wrong access tokens: wait a minute',
+    }),
+    documents: new FailureLimit({
+      ...minute,
+      most: 1000,
+      message: 'too many documents that are not there: wait a minute',
+    }),
+  }
 }
 
 /** WebFinger, and the page where people let apps in; adds the grant of its codes to the token endpoint. */
 export function createAppRoutes(
   identity: Identity,
-  { url, db, now }: { url: string; db: Database['db']; now: () => number },
+  options: { url: string; storageUrl: string; signIn: boolean; db: Database['db']; now: () => number },
 ): Hono<IdentityEnv> {
   const { users, sessions, opaque: tokens, tokenGrants } = identity
+  const { db, now } = options
   tokenGrants.set('authorization_code', codeGrant(tokens))
   return new Hono<IdentityEnv>()
-    .route('/', webFingerRoutes({ users, url }))
+    .route('/', webFingerRoutes({ users, ...options }))
     .route('/', consentRoutes({ sessions, tokens, record: (event) => recordEvent(db, event, now()) }))
 }

@@ -1,10 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { TimoneError } from '../errors.ts'
+import { isTimoneError, TimoneError } from '../errors.ts'
 import type { User } from '../identity/users.ts'
 import { type Admission, type Doorkeeper, isPublicDocument } from '../remotestorage/admission.ts'
-import { checkPreconditions, matches } from '../remotestorage/change.ts'
+import { checkPreconditions, matchesWeakly } from '../remotestorage/change.ts'
 import { LISTING_TYPE } from '../remotestorage/listing.ts'
 import { parseStoragePath, type StoragePath } from '../remotestorage/names.ts'
 import type { Storage } from '../remotestorage/storage.ts'
@@ -80,7 +80,12 @@ export function createStorageRoute({ storage, doorkeeper, idleTimeout }: Storage
       }
       response.setHeader('Cache-Control', isPublicDocument(path) ? 'no-cache, public' : 'no-cache')
       if (path.folder) await list(request, response, admission.user, path)
-      else await get(request, response, admission.user, path)
+      else
+        await get(request, response, admission.user, path).catch((error: unknown) => {
+          if (isTimoneError(error, 'not_found') && admission.client === undefined)
+            doorkeeper.missed({ source })
+          throw error
+        })
     } finally {
       drain(request, response)
     }
@@ -151,7 +156,9 @@ export function createStorageRoute({ storage, doorkeeper, idleTimeout }: Storage
     response.setHeader('Last-Modified', new Date(modified).toUTCString())
     response.setHeader('Accept-Ranges', 'bytes')
     if (unchanged(request, etag)) return void response.writeHead(304).end()
-    const range = ifRange === undefined || ifRange === etag ? parseByteRange(asked, length) : 'whole'
+    // Of HEAD, no part is ever asked for (RFC 9110, section 14.2).
+    const mayBePart = request.method === 'GET' && (ifRange === undefined || ifRange === etag)
+    const range = mayBePart ? parseByteRange(asked, length) : 'whole'
     if (range === 'unsatisfiable') {
       return void response.writeHead(416, { 'Content-Range': `bytes */${length}`, 'Content-Length': 0 }).end()
     }
@@ -181,6 +188,5 @@ function preconditionsOf({ headers }: IncomingMessage) {
 
 function unchanged({ headers }: IncomingMessage, etag: string): boolean {
   const list = headers['if-none-match']
-  // Weak comparison (RFC 9110, section 13.1.2).
-  return list !== undefined && matches(list.replaceAll('W/', ''), etag)
+  return list !== undefined && matchesWeakly(list, etag)
 }

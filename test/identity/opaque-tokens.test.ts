@@ -59,15 +59,20 @@ onEachDatabase('opaque tokens', (db) => {
 
   test('a code is spent once, whoever tries at the same time', async () => {
     const tokens = new OpaqueTokens(db())
-    const { token } = await tokens.issue({
+    const { token, id } = await tokens.issue({
       userId: null,
       kind: 'code',
       scopes: [],
       client: 'x',
       expiresIn: 60,
     })
-    const tries = await Promise.allSettled(Array.from({ length: 5 }, () => tokens.spend(token, 'code')))
-    expect(tries.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
-    await expect(tokens.spend(token, 'code')).rejects.toMatchObject({ code: 'unauthorized' })
+    const next = { userId: null, kind: 'app', scopes: [], client: 'x' } as const
+    const tries = await Promise.all(Array.from({ length: 5 }, () => tokens.exchange(id, next)))
+    const [given, ...more] = tries.filter((result) => result !== undefined)
+    expect(more).toEqual([])
+    expect(await tokens.find(given?.token ?? '', 'app')).toBeDefined()
+    expect(await tokens.exchange(id, next)).toBeUndefined()
+    expect(await tokens.find(token, 'code')).toBeUndefined()
+    expect([await tokens.nameOf(token, 'code'), await tokens.nameOf(token, 'app')]).toEqual([id, undefined])
   })
 })

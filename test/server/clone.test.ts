@@ -1,6 +1,7 @@
 import { execFile, execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { request as httpRequest } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -120,3 +121,43 @@ test('git-lfs may fetch what the storage holds, and put nothing into it', async 
   expect((await batch('{'))[0]).toBe(422)
   expect((await batch({ operation: 'download', objects }, 'tmo_x'))[0]).toBe(401)
 })
+
+test('what a clone asks may not be longer than 16 MiB, nor without an end', async () => {
+  const { hostname, port } = new URL(running.url)
+  const ask = (size: number) =>
+    new Promise<number>((resolve, reject) => {
+      const request = httpRequest(
+        {
+          ...{ hostname, port, method: 'POST', path: '/storage/bob.git/git-upload-pack' },
+          headers: {
+            authorization: `Bearer ${full}`,
+            'content-type': 'application/x-git-upload-pack-request',
+            'transfer-encoding': 'chunked',
+          },
+        },
+        (response) => {
+          resolve(response.statusCode ?? 0)
+          response.resume()
+          request.destroy()
+        },
+      )
+      request.once('error', reject)
+      // Lines that git takes one after the other: each asks for a commit.
+      const line = `0032want ${'a'.repeat(40)}\n`
+      const piece = Buffer.from(line.repeat(1300))
+      let sent = 0
+      const more = (): void => {
+        while (sent < size && !request.destroyed) {
+          sent += piece.length
+          if (!request.write(piece)) return void request.once('drain', more)
+        }
+        if (!request.destroyed) request.end()
+      }
+      more()
+    })
+  expect(await ask(40 * 2 ** 20)).toBe(413)
+  // Another one is not affected.
+  const headers = { authorization: `Bearer ${full}` }
+  const refs = await fetch(`${running.url}/storage/bob.git/info/refs?service=git-upload-pack`, { headers })
+  expect(refs.status).toBe(200)
+}, 60_000)

@@ -26,7 +26,18 @@ describe.each(['sqlite', 'postgres'] as const)('letting apps in, in %s', (kind) 
     postgres = kind === 'postgres' ? await testPostgres() : undefined
     root = mkdtempSync(join(tmpdir(), 'timone-consent-'))
     const database = await connect(postgres?.url ?? 'sqlite::memory:')
-    running = await startOnFiles({ database, remoteStorage: { root, large: 65_536, quota: 1_000_000 } })
+    running = await startOnFiles({
+      ...{ database, remoteStorage: { root, large: 65_536, quota: 1_000_000 } },
+      identity: {
+        login: {
+          issuer: 'https://idp.example',
+          clientId: 'timone',
+          clientSecret: 'x',
+          scope: 'openid',
+          tokenExpiresIn: 60,
+        },
+      },
+    })
     bob = (await new Users(database.db).add({ login: 'bob' }, '')).id
     const sessions = new Sessions({ db: database.db, url: running.url })
     const started = await sessions.start(bob, { source: '', client: 'test' })
@@ -80,6 +91,9 @@ describe.each(['sqlite', 'postgres'] as const)('letting apps in, in %s', (kind) 
           properties: {
             'http://remotestorage.io/spec/version': 'draft-dejong-remotestorage-26',
             'http://tools.ietf.org/html/rfc6749#section-4.2': `${running.url}/oauth/bob`,
+            'http://tools.ietf.org/html/rfc6749#section-3.1': `${running.url}/oauth/bob`,
+            'http://tools.ietf.org/html/rfc6749#section-3.2': `${running.url}/oauth/token`,
+            'http://tools.ietf.org/html/rfc7636': 'S256',
             'http://tools.ietf.org/html/rfc6750#section-2.3': null,
             'http://tools.ietf.org/html/rfc7233': 'GET',
           },
@@ -116,6 +130,10 @@ describe.each(['sqlite', 'postgres'] as const)('letting apps in, in %s', (kind) 
     expect(text).toContain('read, change and delete what is in “notes”')
     expect(text).toContain('read, but not change, what is in “photos”')
     expect(text).not.toContain('<script>')
+    // What an app calls itself counts for nothing.
+    const pretending = await (await look({ client_id: 'Your Bank' })).text()
+    expect(pretending).toContain(`The app at <strong><code>${APP}</code>`)
+    expect(pretending.replace(/<input[^>]*>/g, '')).not.toContain('Bank')
     expect(await (await look({ scope: '*:rw' })).text()).toContain(
       'read, change and delete everything in your storage',
     )
@@ -258,7 +276,6 @@ describe.each(['sqlite', 'postgres'] as const)('letting apps in, in %s', (kind) 
     expect(rest).toEqual({ token_type: 'Bearer', scope: 'notes:rw photos:r' })
     expect((await get('/storage/bob/notes/', token ?? '')).status).toBe(200)
     const refused: Fields[] = [
-      { code: first },
       { code: 'nonsense' },
       {},
       { code: await code(), redirect_uri: 'https://evil.example/' },
@@ -270,10 +287,21 @@ describe.each(['sqlite', 'postgres'] as const)('letting apps in, in %s', (kind) 
       const response = await redeem(fields)
       expect([response.status, ((await response.json()) as Fields).error]).toEqual([400, 'invalid_grant'])
     }
-    // Of several at once one gets it.
+    // Shown once more, somebody else has it too: what it gave is no longer good.
+    expect((await get('/storage/bob/notes/', token ?? '')).status).toBe(200)
+    expect((await redeem({ code: first })).status).toBe(400)
+    expect((await get('/storage/bob/notes/', token ?? '')).status).toBe(401)
+    const leaked = await code()
+    const second = ((await (await redeem({ code: leaked })).json()) as Fields).access_token ?? ''
+    expect((await redeem({ code: leaked, code_verifier: 'guessed' })).status).toBe(400)
+    expect((await get('/storage/bob/notes/', second)).status).toBe(401)
+    // Of several at once one gets it, and the others end that.
     const raced = await code()
     const all = await Promise.all(Array.from({ length: 8 }, () => redeem({ code: raced })))
-    expect(all.filter(({ status }) => status === 200)).toHaveLength(1)
+    const [one, ...more] = all.filter(({ status }) => status === 200)
+    expect(more).toEqual([])
+    const { access_token: ended = '' } = (await (one as Response).json()) as Fields
+    expect((await get('/storage/bob/notes/', ended)).status).toBe(401)
   })
 
   test('introspection tells who may know, and nobody else', async () => {
