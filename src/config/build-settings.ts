@@ -154,11 +154,16 @@ function buildRemoteStorage(
   const quota = must(values, 'remotestorage.quota')
   const origin = values['remotestorage.origin']
   if (origin === undefined) return { remoteStorage: Object.freeze({ root, large, quota }) }
-  if (new URL(origin).origin !== origin || new URL(origin).host === new URL(url).host) {
+  const [its, ours] = [new URL(origin), new URL(url)]
+  if (
+    its.origin !== origin ||
+    its.host === ours.host ||
+    (its.protocol === 'http:' && ours.protocol === 'https:')
+  ) {
     throw new TimoneError(
       'config',
-      'TIMONE_REMOTESTORAGE_ORIGIN must be an address without a path, as https://storage.example.com, and on another ' +
-        'host or port than the public address of the server',
+      'TIMONE_REMOTESTORAGE_ORIGIN must be an address without a path, as https://storage.example.com, on another host or ' +
+        'port than the public address of the server, and with https where that has it',
     )
   }
   return { remoteStorage: Object.freeze({ root, large, quota, origin }) }

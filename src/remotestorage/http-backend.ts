@@ -34,6 +34,8 @@ export async function answerByBackend(
       GIT_PROJECT_ROOT: root,
       GIT_HTTP_EXPORT_ALL: '1',
       PATH_INFO: `/${name}/${route}`,
+      // Ours is the limit that is met.
+      GIT_HTTP_MAX_REQUEST_BUFFER: String(2 * MAX_ASKED),
       REQUEST_METHOD: route === 'info/refs' ? 'GET' : 'POST',
       QUERY_STRING: route === 'info/refs' ? 'service=git-upload-pack' : '',
       ...(type === undefined ? {} : { CONTENT_TYPE: type }),
@@ -61,15 +63,21 @@ export async function answerByBackend(
   })
   failed.catch(() => {})
   git.stdin.on('error', () => {})
-  let asked = 0
-  request.on('data', (chunk: Buffer) => {
-    asked += chunk.length
-    if (asked > MAX_ASKED) end()
+  // git gives its headers before it has read what is asked, and the rest after that.
+  const askedAll = new Promise<void>((resolve, reject) => {
+    let asked = 0
+    request.on('data', (chunk: Buffer) => {
+      asked += chunk.length
+      if (asked > MAX_ASKED) reject(new TimoneError('too_large', 'the request is too long: clone anew'))
+    })
+    request.once('end', resolve).once('close', resolve)
+    git.once('close', resolve)
   })
+  askedAll.catch(end)
   request.pipe(git.stdin)
   try {
     const head = await Promise.race([readHead(git.stdout), failed])
-    if (asked > MAX_ASKED) throw new TimoneError('too_large', 'the request is too long: clone anew')
+    await askedAll
     if (head === undefined) throw new TimoneError('internal', 'git http-backend gave no answer')
     // From here on the pipeline sees it.
     response.off('close', end)

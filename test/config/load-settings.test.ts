@@ -386,6 +386,26 @@ describe('public addresses', () => {
     },
   )
 
+  test('an origin for storage alone is another one, without a path, and no less safe', async () => {
+    const from = (origin: string) =>
+      load({
+        env: {
+          TIMONE_ENDPOINT_URL: 'https://lfs.example',
+          TIMONE_REMOTESTORAGE_ROOT: '/spaces',
+          TIMONE_REMOTESTORAGE_ORIGIN: origin,
+        },
+      })
+    const { settings } = await from('https://storage.example')
+    expect(settings.remoteStorage).toMatchObject({ root: '/spaces', origin: 'https://storage.example' })
+    for (const wrong of [
+      'https://lfs.example',
+      'https://storage.example/x',
+      'http://storage.example',
+      'storage',
+    ])
+      expect(await complaint(from(wrong))).toContain('TIMONE_REMOTESTORAGE_ORIGIN')
+  })
+
   test('links never begin with a wildcard address', async () => {
     const { settings, warnings } = await load({ flags: { listen: '0.0.0.0:80', insecure: true } })
     expect(settings.url).toBe('http://localhost:80')
