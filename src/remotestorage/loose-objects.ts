@@ -3,7 +3,7 @@ import { closeSync, existsSync, fsync, open, write } from 'node:fs'
 import { rename, rm, utimes } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { deflate } from 'node:zlib'
+import { deflate, deflateSync } from 'node:zlib'
 import { systemCode } from '../errors.ts'
 import { DurableFolders } from '../storage/durable-file.ts'
 import { fileError } from '../storage/file-errors.ts'
@@ -14,6 +14,9 @@ const openFile = promisify(open)
 const writeFile = promisify(write)
 const flushFile = promisify(fsync)
 
+const FAST = { level: 1, chunkSize: 64 * 1024 }
+/** Up to here compressing takes less than a millisecond: handing it to a thread would take longer. */
+const SMALL = 128 * 1024
 /** Bytes that take one block of the disk either way, and are not compressed: packing will do that. */
 const TINY = 4000
 
@@ -89,7 +92,7 @@ export class LooseObjects {
     const folder = dirname(path)
     await this.#folders.ensure(folder)
     const whole = Buffer.concat([header(type, content), content])
-    const packed = whole.length <= TINY ? store(whole) : await deflateElsewhere(whole, { level: 1 })
+    const packed = whole.length <= TINY ? store(whole) : await pack(whole)
     // A name that git itself tidies up, should we be killed.
     const temporary = join(folder, `tmp_obj_${randomBytes(8).toString('hex')}`)
     try {
@@ -122,7 +125,7 @@ async function freshen(path: string): Promise<boolean> {
   }
 }
 
-/** A new read-only file, on the disk when this resolves. File handles (node:fs/promises) would take twice the time. */
+/** A new read-only file, on the disk when this resolves. File handles (node:fs/promises) cost more. */
 async function writeFlushed(path: string, bytes: Buffer): Promise<void> {
   const file = await openFile(path, 'wx', 0o444)
   try {
@@ -131,6 +134,10 @@ async function writeFlushed(path: string, bytes: Buffer): Promise<void> {
   } finally {
     closeSync(file)
   }
+}
+
+async function pack(bytes: Buffer): Promise<Buffer> {
+  return bytes.length <= SMALL ? deflateSync(bytes, FAST) : deflateElsewhere(bytes, FAST)
 }
 
 /** The zlib format without compression (RFC 1950; RFC 1951, section 3.2.4), for up to 65 535 bytes. */

@@ -2,7 +2,7 @@ import { open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { systemCode } from '../errors.ts'
-import { busy, MAIN, removeStaleLock } from './ref-writer.ts'
+import { busy, MAIN, removeStaleLocks } from './ref-writer.ts'
 
 /** Milliseconds for which others may hold it. */
 const PATIENCE = 15_000
@@ -21,7 +21,7 @@ export async function whileMainStands<T>(gitDir: string, work: () => Promise<T>)
       break
     } catch (error) {
       if (systemCode(error) !== 'EEXIST') throw error
-      await removeStaleLock(gitDir)
+      await removeStaleLocks(gitDir)
       if (Date.now() > deadline) throw busy()
       await sleep(5 + Math.random() * 20)
     }

@@ -10,6 +10,8 @@ export const NO_COMMIT: string = '0'.repeat(40)
 
 /** A lock that is this old, milliseconds, belongs to nobody: git holds one for as long as a rename takes. */
 const STALE_LOCK = 10_000
+/** What git locks to move `main`: HEAD too, which leads to it (git refs/files-backend.c, `split_head_update`). */
+const LOCKS = [`${MAIN}.lock`, 'HEAD.lock']
 
 /** Moves `main` with compare-and-swap, through one `git update-ref --stdin` that stays open. */
 export class RefWriter {
@@ -34,7 +36,7 @@ export class RefWriter {
     })
     // git flushes the file that it renames, but not the folder.
     if (ok) await syncFolder(join(this.#gitDir, 'refs/heads'))
-    else await removeStaleLock(this.#gitDir)
+    else await removeStaleLocks(this.#gitDir)
     return ok
   }
 
@@ -73,14 +75,16 @@ export class RefWriter {
   }
 }
 
-/** A server that was killed together with its git leaves a lock that nobody would ever remove. */
-export async function removeStaleLock(gitDir: string): Promise<void> {
-  const lock = join(gitDir, `${MAIN}.lock`)
-  try {
-    const { mtimeMs } = await stat(lock)
-    if (Date.now() - mtimeMs > STALE_LOCK) await rm(lock, { force: true })
-  } catch {
-    // It has gone by itself.
+/** A server that was killed together with its git leaves locks that nobody would ever remove. */
+export async function removeStaleLocks(gitDir: string): Promise<void> {
+  for (const name of LOCKS) {
+    const lock = join(gitDir, name)
+    try {
+      const { mtimeMs } = await stat(lock)
+      if (Date.now() - mtimeMs > STALE_LOCK) await rm(lock, { force: true })
+    } catch {
+      // It has gone by itself.
+    }
   }
 }
 

@@ -208,9 +208,11 @@ test('loses nothing when several processes write at once', async () => {
 test('goes on after a lock that a killed server left, and after its git was ended', async () => {
   const space = open()
   await put(space, 'a', '1')
-  const lock = join(folder, '1.git/refs/heads/main.lock')
-  writeFileSync(lock, '')
-  utimesSync(lock, 1, 1)
+  for (const name of ['refs/heads/main.lock', 'HEAD.lock']) {
+    const lock = join(folder, '1.git', name)
+    writeFileSync(lock, '')
+    utimesSync(lock, 1, 1)
+  }
   await put(space, 'b', '2')
   space.close()
   await put(space, 'c', '3')
