@@ -48,4 +48,7 @@ CASES['memory-20gib'] = hugeObject
 
 /** Whether a case runs when none is named: those with a figure that must hold, but for the two that take long. */
 export const isDefault = (name: string): boolean =>
-  name === 'start' || name === 'lease-hit' || isRequired(name) || /^(raw|aws|resume)-|-cached$/.test(name)
+  name === 'start' ||
+  name === 'lease-hit' ||
+  isRequired(name) ||
+  /^(raw|aws|resume|storage)-|-cached$/.test(name)
