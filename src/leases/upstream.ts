@@ -41,8 +41,9 @@ export async function askUpstream(
 
 /** What is thrown when `who` gave no answer: `error` came from fetch. */
 export function unreachable(who: string, error: unknown): TimoneError {
-  const { name, cause } = error as { name?: string; cause?: unknown }
-  const late = name === 'TimeoutError' || name === 'AbortError'
+  const { name, code, cause } = error as { name?: string; code?: unknown; cause?: unknown }
+  // The last is the OAuth library's own.
+  const late = name === 'TimeoutError' || name === 'AbortError' || code === 'OAUTH_TIMEOUT'
   const reason = late ? 'no answer in time' : (systemCode(cause) ?? systemCode(error) ?? 'no connection')
   return new TimoneError('upstream', `${who} cannot be reached (${reason}): try again later`, {
     cause: error,
