@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises'
+import { chmod, rm } from 'node:fs/promises'
 import type { Retrier } from '../access/retry.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import type { Logger } from '../log.ts'
@@ -13,6 +13,7 @@ import { type Extent, RangePlan } from './range-plan.ts'
 import { RangedDownload } from './ranged-download.ts'
 import type { ResumeStore } from './resume-store.ts'
 import type { Governor } from './stream-governor.ts'
+import { damagedObject, downloadWhole, WHOLE_OBJECT } from './whole-download.ts'
 
 export interface DownloadContext {
   access: ObjectAccess
@@ -95,6 +96,11 @@ async function fetchInto(
   signal: AbortSignal,
 ): Promise<void> {
   const { source, log, access } = context
+  if (size <= WHOLE_OBJECT && !found) {
+    await downloadWhole(path, oid, size, context, progress, signal)
+    if (context.mode !== undefined) await chmod(path, context.mode)
+    return
+  }
   const small = size <= SMALL_OBJECT
   const { file, extents, etag } = await openFile(path, found || !small, oid, size, source)
   try {
@@ -112,7 +118,7 @@ async function fetchInto(
       if (!small) await file.checkRoom(size - plan.written)
       await download.run()
       const digest = await hash.digest()
-      if (digest !== oid) throw damaged(digest, oid)
+      if (digest !== oid) throw damagedObject(digest, oid)
       await journal?.end()
     } catch (error) {
       await hash.stop()
@@ -129,12 +135,6 @@ async function fetchInto(
   }
   if (!small || found) await dropExtentMap(path)
 }
-
-const damaged = (digest: string, oid: Oid): TimoneError =>
-  new TimoneError(
-    'hash_mismatch',
-    `the stored object is damaged: its SHA-256 is ${digest}, not ${oid}: push it again from a good clone`,
-  )
 
 /** The file to fetch into, and what is in it already. */
 async function openFile(

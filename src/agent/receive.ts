@@ -159,7 +159,7 @@ class Reception implements BodyReader {
     try {
       await this.#sink.write(bytes)
     } catch (error) {
-      this.#failure = error
+      this.#failure ??= error
       this.#ended = true
       this.#full = []
       this.#source.cut()
