@@ -52,6 +52,41 @@ describe.each(['sqlite', 'postgres'] as const)('/users in %s', (kind) => {
     return made.json as { id: number; email: string }
   }
 
+  describe.each([
+    ['SQL', "x'); DROP TABLE users; --"],
+    ['a header', 'x\r\nSet-Cookie: evil=1'],
+  ])('%s in a text field', (_, hostile) => {
+    const good = () => {
+      const number = ++count
+      return {
+        name: 'Ada',
+        email: `u${number}@example.com`,
+        picture_url: 'https://example.com/a.png',
+        services: { github: { id: String(900 + number), access_token: 'gho_1' } },
+      }
+    }
+    test.each([
+      ['name', (text: string) => ({ ...good(), name: text })],
+      ['email', (text: string) => ({ ...good(), email: `${text}@example.com` })],
+      ['picture_url', (text: string) => ({ ...good(), picture_url: `https://example.com/${text}` })],
+      ['github id', (text: string) => ({ ...good(), services: { github: { id: text } } })],
+      [
+        'access token',
+        (text: string) => ({ ...good(), services: { github: { id: '1', access_token: text } } }),
+      ],
+    ])('%s: kept as it is or refused, and nothing more', async (field, body) => {
+      const made = await ask('POST', '/users', { body: body(hostile) })
+      expect([201, 400]).toContain(made.status)
+      if (made.status === 201 && field === 'name') expect(made.json.name).toBe(hostile)
+      if (hostile.includes('\r')) expect(made.status).toBe(400)
+      expect(made.headers.get('set-cookie')).toBeNull()
+      const listed = await ask('GET', `/users?${new URLSearchParams({ name: hostile, email: hostile })}`)
+      expect([200, 400]).toContain(listed.status)
+      expect(listed.headers.get('set-cookie')).toBeNull()
+      expect(await make()).toMatchObject({ name: 'Ada' })
+    })
+  })
+
   test('a user is made, shown, changed and removed', async () => {
     const { id, email } = await make()
     const number = email.slice(1, email.indexOf('@'))
