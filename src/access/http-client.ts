@@ -273,20 +273,36 @@ export async function readText(
   limit: number = 2 ** 20,
   within: number = READ_TIMEOUT,
 ): Promise<string> {
+  const { body, direct } = response
   const chunks: Buffer[] = []
   let length = 0
   const timer = setTimeout(() => {
-    response.body.destroy(new TimoneError('timeout', 'an answer did not come to its end'))
+    body.destroy(new TimoneError('timeout', 'an answer did not come to its end'))
   }, within)
+  const take = (chunk: Buffer): boolean => {
+    chunks.push(chunk)
+    length += chunk.length
+    return length <= limit
+  }
+  let room: Buffer
+  direct?.attach({
+    room: () => (room = Buffer.alloc(Math.min(limit + 1, 64 * 1024))),
+    arrived: (count) => {
+      const more = take(room.subarray(0, count))
+      if (!more) body.destroy()
+      return more
+    },
+  })
   try {
-    for await (const chunk of response.body as AsyncIterable<Buffer>) {
-      chunks.push(chunk)
-      length += chunk.length
-      if (length > limit) break
+    for await (const chunk of body as AsyncIterable<Buffer>) {
+      if (direct === undefined && !take(chunk)) break
     }
   } catch (error) {
-    if (isTimoneError(error)) throw error
-    throw new TimoneError('connection', 'the connection broke in the middle of an answer', { cause: error })
+    const cut = length > limit
+    if (!cut && isTimoneError(error)) throw error
+    if (!cut) {
+      throw new TimoneError('connection', 'the connection broke in the middle of an answer', { cause: error })
+    }
   } finally {
     clearTimeout(timer)
   }

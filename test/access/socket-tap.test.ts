@@ -90,6 +90,14 @@ describe('a body that is taken from the socket', () => {
     expect(sockets).toHaveLength(1)
   })
 
+  test('can be read as text, up to a limit', async () => {
+    script = [[ok('hello world')], [ok('hello world')], [ok('hello world')]]
+    expect(await readText(await get())).toBe('hello world')
+    expect(await readText(await get(), 11)).toBe('hello world')
+    expect(sockets).toHaveLength(1)
+    expect(await readText(await get(), 5)).toBe('hello')
+  })
+
   test('that breaks off is an error of its stream', async () => {
     script = [['HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n', 'hello', 'end']]
     const response = await get()
