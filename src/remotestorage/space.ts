@@ -18,8 +18,8 @@ export const EMPTY_TREE: string = makeObject('tree', Buffer.alloc(0)).oid
 
 /** Changes that become commits before `main` is moved once for all of them. */
 const MAX_BATCH = 64
-/** How often a lost race is run again. */
-const ATTEMPTS = 40
+/** How often a lost race is run again: some 7 s in all, as housekeeping may have the branch for seconds on a busy machine. */
+const ATTEMPTS = 150
 
 export interface Document {
   readonly entry: Entry
