@@ -1,10 +1,10 @@
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, statSync, utimesSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { Reception } from '../../src/remotestorage/incoming.ts'
 import { LargeDocuments } from '../../src/remotestorage/large-documents.ts'
 import { whileMainStands } from '../../src/remotestorage/main-lock.ts'
@@ -94,7 +94,7 @@ test('takes nothing that servers are just about to use, and no server notices', 
   for (const { spaces } of [...servers, pruner, late]) spaces.close()
 }, 60_000)
 
-test('nobody moves main while it is held, and whoever holds it too long does not stop them', async () => {
+test('nobody moves main while it is held, and writers who wait go on after that', async () => {
   const { storage, spaces } = server()
   const put = () =>
     storage.put(user, ['held'], Readable.from([Buffer.from('x')]), { type: 'a/b', length: 1, client: 'x' })
@@ -113,5 +113,22 @@ test('nobody moves main while it is held, and whoever holds it too long does not
   expect(during.written).toBe(false)
   await during.writing
   expect(written).toBe(true)
+  spaces.close()
+})
+
+test('a holder at work never looks like one that was killed, however long it takes', async () => {
+  const { storage, spaces } = server()
+  await storage.put(user, ['long'], Readable.from([Buffer.from('x')]), {
+    type: 'a/b',
+    length: 1,
+    client: 'x',
+  })
+  const { gitDir } = spaces.of(user.id)
+  const lock = join(gitDir, 'refs/heads/main.lock')
+  await whileMainStands(gitDir, async () => {
+    utimesSync(lock, 0, 0)
+    await vi.waitUntil(() => Date.now() - statSync(lock).mtimeMs < 10_000, { timeout: 10_000, interval: 50 })
+  })
+  expect(existsSync(lock)).toBe(false)
   spaces.close()
 })
