@@ -1,17 +1,10 @@
 import * as z from 'zod/mini'
-import { SecretBox } from '../auth/secret-box.ts'
-import { readSettings } from '../config/load-settings.ts'
-import { connect } from '../database/connect.ts'
+import type { SecretBox } from '../auth/secret-box.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import { importUser, moveNumbers, type OldUser } from '../identity/import-user.ts'
-import { checkSealingKeys } from '../leases/sealing.ts'
-import { type Io, print, printJson, say } from './io.ts'
-import type { OperatorOptions } from './operator-database.ts'
-
-export interface ImportIdentOptions extends OperatorOptions {
-  /** False: only say what would be done. */
-  readonly yes?: boolean
-}
+import { type ImportOptions, importInto, reportImport } from './import-into.ts'
+import { type Io, print, say } from './io.ts'
+import { readOldDatabase } from './old-database.ts'
 
 /** A user of glotpod.ident with one of their services, or with none. */
 const OldRow = z.object({
@@ -42,37 +35,27 @@ const SERVICES: ReadonlyMap<string, 'github' | 'facebook'> = new Map([
  * access tokens. Without `yes` nothing is written. Gives 1 when some could not be taken over.
  * @throws {TimoneError} `config`; also when a token was encrypted with a key that is not among `secrets.keys`
  */
-export async function importIdent(from: string, options: ImportIdentOptions, io: Io): Promise<number> {
+export async function importIdent(from: string, options: ImportOptions, io: Io): Promise<number> {
   const { yes: write = false } = options
-  const source = { flags: { data: options.data }, configFile: options.config, env: io.env, cwd: io.cwd }
-  const { settings } = await readSettings(source)
-  if (settings.secretKeys === undefined)
-    throw new TimoneError(
-      'config',
-      "no encryption key: set TIMONE_SECRET_KEYS, with ident's encryption_key in the list",
-    )
-  const box = new SecretBox(settings.secretKeys)
-  const users = usersOf(await readRows(from), box)
-  const result = { users: users.length, imported: 0, present: 0, taken: 0, dry_run: !write }
-  const database = await connect(settings.databaseUrl)
-  try {
-    if (write) await checkSealingKeys(database.db, box)
-    for (const user of users) {
-      const outcome = await importUser(database.db, user, { write })
-      result[outcome]++
-      if (outcome === 'taken')
-        say(io, `user ${user.id}: the number, address or an identity is somebody else's here`)
-    }
-    if (write) await moveNumbers(database.db)
-  } finally {
-    await database.close()
-  }
-  if (options.json === true) printJson(io, result)
-  else {
+  const result = await importInto(options, io, {
+    keys: "set TIMONE_SECRET_KEYS, with ident's encryption_key in the list",
+    read: async (box) => usersOf(await readRows(from, io.cwd), box),
+    work: async (users, { database }) => {
+      const counts = { users: users.length, imported: 0, present: 0, taken: 0, dry_run: !write }
+      for (const user of users) {
+        const outcome = await importUser(database.db, user, { write })
+        counts[outcome]++
+        if (outcome === 'taken')
+          say(io, `user ${user.id}: the number, address or an identity is somebody else's here`)
+      }
+      if (write) await moveNumbers(database.db)
+      return counts
+    },
+  })
+  reportImport(result, options, io, () => {
     const verb = write ? 'taken over' : 'would be taken over'
     print(io, `${result.users} users: ${result.imported} ${verb}, ${result.present} are here already`)
-    if (!write) say(io, 'nothing was written: say --yes to do it')
-  }
+  })
   return result.taken === 0 ? 0 : 1
 }
 
@@ -113,19 +96,14 @@ function reseal({ id, token }: OldRow, box: SecretBox): string | undefined {
   }
 }
 
-/** Reads only. */
-async function readRows(from: string): Promise<OldRow[]> {
+async function readRows(from: string, cwd: string): Promise<OldRow[]> {
   if (!/^postgres(ql)?:\/\//.test(from))
     throw new TimoneError('config', 'say where the database of ident is: postgres://USER@HOST:PORT/NAME')
-  const { default: pg } = await import('pg')
-  const client = new pg.Client({ connectionString: from, connectionTimeoutMillis: 5_000 })
-  try {
-    await client.connect()
-    return (await client.query(QUERY)).rows.map((row) => OldRow.parse(row))
-  } catch (error) {
-    const reason = error instanceof z.core.$ZodError ? 'unexpected values' : (error as Error).message
-    throw new TimoneError('config', `cannot read the users of ident: ${reason}`, { cause: error })
-  } finally {
-    await client.end()
-  }
+  const what = 'the users of ident'
+  const rows = await readOldDatabase(from, { query: QUERY, cwd, what })
+  return rows.map((row) => {
+    const read = OldRow.safeParse(row)
+    if (!read.success) throw new TimoneError('config', `cannot read ${what}: unexpected values`)
+    return read.data
+  })
 }

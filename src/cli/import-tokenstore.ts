@@ -1,22 +1,16 @@
 import * as z from 'zod/mini'
-import { SecretBox } from '../auth/secret-box.ts'
-import { readSettings } from '../config/load-settings.ts'
-import { connect, type Database } from '../database/connect.ts'
+import type { SecretBox } from '../auth/secret-box.ts'
+import type { Database } from '../database/connect.ts'
 import { isTimoneError, TimoneError } from '../errors.ts'
 import { recordEvent } from '../identity/events.ts'
 import { Users } from '../identity/users.ts'
-import { checkSealingKeys } from '../leases/sealing.ts'
-import { type Io, print, printJson, say } from './io.ts'
+import { type ImportOptions, importInto, reportImport } from './import-into.ts'
+import { type Io, print, say } from './io.ts'
 import { readOldDatabase } from './old-database.ts'
 
-export interface ImportTokenstoreOptions {
-  readonly config?: string
-  readonly data?: string
+export interface ImportTokenstoreOptions extends ImportOptions {
   /** Issuer of the sign-in that tokenstore had: its `user_id` is the subject there. */
   readonly issuer?: string
-  /** False: only say what would be done. */
-  readonly yes?: boolean
-  readonly json?: boolean
 }
 
 /** A row of tokenstore's table `refresh_token`; `token` is a Fernet token. */
@@ -42,74 +36,47 @@ export async function importTokenstore(
   const { issuer, yes = false } = options
   if (issuer === undefined)
     throw new TimoneError('config', 'say where the users of tokenstore signed in, with --issuer URL')
-  const { settings } = await readSettings({
-    flags: { data: options.data },
-    configFile: options.config,
-    env: io.env,
-    cwd: io.cwd,
+  const result = await importInto(options, io, {
+    keys: "set TIMONE_SECRET_KEYS, with tokenstore's CRYPTOKEY in the list",
+    read: async (box) => {
+      const rows = await readOldRows(from, io.cwd)
+      // The newest of several: tokenstore did not keep them apart.
+      const newest = new Map(rows.map((row) => [JSON.stringify([row.user_id, row.provider]), row]))
+      const opened = [...newest.values()].map((row) => ({ ...row, refreshToken: openToken(box, row) }))
+      return { count: rows.length, opened }
+    },
+    work: async ({ count, opened }, { database, box, providers }) => {
+      const counts = { rows: count, imported: 0, present: 0, unknown_provider: 0, dry_run: !yes }
+      const users = new Users(database.db)
+      for (const { provider, user_id: subject, refreshToken } of opened) {
+        const source = provider.toLowerCase()
+        if (!providers.has(source)) {
+          counts.unknown_provider++
+          continue
+        }
+        const user = await users.byIdentity(issuer, subject)
+        if (user !== undefined && (await isPresent(database, user.id, source))) {
+          counts.present++
+          continue
+        }
+        counts.imported++
+        if (!yes) continue
+        const owner = user ?? (await users.signIn({ issuer, subject }, ''))
+        await insert(database, { owner: `user:${owner.id}`, source, sealed: box.seal(refreshToken) })
+        const event = { actor: '', action: 'lease.import', subject: `user:${owner.id}`, source: '' }
+        await recordEvent(database.db, { ...event, data: { provider: source } })
+      }
+      return counts
+    },
   })
-  if (settings.secretKeys === undefined)
-    throw new TimoneError(
-      'config',
-      "no encryption key: set TIMONE_SECRET_KEYS, with tokenstore's CRYPTOKEY in the list",
-    )
-  const box = new SecretBox(settings.secretKeys)
-  const rows = await readOldRows(from, io.cwd)
-  // The newest of several: tokenstore did not keep them apart.
-  const newest = [...new Map(rows.map((row) => [JSON.stringify([row.user_id, row.provider]), row])).values()]
-  const opened = newest.map((row) => ({ ...row, refreshToken: openToken(box, row) }))
-  const known = new Set(settings.providers.map(({ id }) => id))
-  const result = { rows: rows.length, imported: 0, present: 0, unknown_provider: 0, dry_run: !yes }
-
-  const database = await connect(settings.databaseUrl)
-  try {
-    if (yes) await checkSealingKeys(database.db, box)
-    const users = new Users(database.db)
-    for (const { provider, user_id: subject, refreshToken } of opened) {
-      const source = provider.toLowerCase()
-      if (!known.has(source)) {
-        result.unknown_provider++
-        continue
-      }
-      const user = await users.byIdentity(issuer, subject)
-      if (user !== undefined && (await isPresent(database, user.id, source))) {
-        result.present++
-        continue
-      }
-      result.imported++
-      if (!yes) continue
-      const owner = user ?? (await users.signIn({ issuer, subject }, ''))
-      await insert(database, { owner: `user:${owner.id}`, source, sealed: box.seal(refreshToken) })
-      const event = { actor: '', action: 'lease.import', subject: `user:${owner.id}`, source: '' }
-      await recordEvent(database.db, { ...event, data: { provider: source } })
-    }
-  } finally {
-    await database.close()
-  }
-  report(result, options, io)
+  const { rows, imported, present, unknown_provider: unknown } = result
+  reportImport(result, options, io, () => {
+    const verb = yes ? 'taken over' : 'would be taken over'
+    print(io, `${rows} rows: ${imported} accounts ${verb}, ${present} are connected here already`)
+    if (unknown > 0)
+      say(io, `${unknown} are of providers that the settings do not have: add [provider.NAME] first`)
+  })
   return 0
-}
-
-function report(
-  result: { rows: number; imported: number; present: number; unknown_provider: number; dry_run: boolean },
-  options: ImportTokenstoreOptions,
-  io: Io,
-): void {
-  if (options.json === true) {
-    printJson(io, result)
-    return
-  }
-  const verb = result.dry_run ? 'would be taken over' : 'taken over'
-  print(
-    io,
-    `${result.rows} rows: ${result.imported} accounts ${verb}, ${result.present} are connected here already`,
-  )
-  if (result.unknown_provider > 0)
-    say(
-      io,
-      `${result.unknown_provider} are of providers that the settings do not have: add [provider.NAME] first`,
-    )
-  if (result.dry_run) say(io, 'nothing was written: say --yes to do it')
 }
 
 async function isPresent(database: Database, userId: number, source: string): Promise<boolean> {

@@ -1,21 +1,11 @@
 import * as z from 'zod/mini'
-import { SecretBox } from '../auth/secret-box.ts'
-import { readSettings } from '../config/load-settings.ts'
-import { connect } from '../database/connect.ts'
-import { TimoneError } from '../errors.ts'
 import { recordEvent } from '../identity/events.ts'
 import { parseGitHubResource, printGitHubResource } from '../leases/github-resource.ts'
 import { GITHUB } from '../leases/github-routes.ts'
 import { LeaseStore } from '../leases/lease-store.ts'
-import { checkSealingKeys } from '../leases/sealing.ts'
-import { type Io, print, printJson, say } from './io.ts'
+import { type ImportOptions, importInto, reportImport } from './import-into.ts'
+import { type Io, print, say } from './io.ts'
 import { readOldDatabase } from './old-database.ts'
-import type { OperatorOptions } from './operator-database.ts'
-
-export interface ImportTokmanOptions extends OperatorOptions {
-  /** False: only say what would be done. */
-  readonly yes?: boolean
-}
 
 /** A row of tokman's table `tokens`: `NAMESPACE/REPOSITORY`, a token in plain text, and its end in UTC without a zone. */
 const OldRow = z.object({
@@ -42,46 +32,46 @@ interface LiveToken {
  * Without `yes` nothing is written.
  * @throws {TimoneError} `config`
  */
-export async function importTokman(from: string, options: ImportTokmanOptions, io: Io): Promise<number> {
+export async function importTokman(from: string, options: ImportOptions, io: Io): Promise<number> {
   const { yes: write = false } = options
-  const source = { flags: { data: options.data }, configFile: options.config, env: io.env, cwd: io.cwd }
-  const { settings } = await readSettings(source)
-  if (settings.secretKeys === undefined)
-    throw new TimoneError(
-      'config',
-      "no encryption key: set TIMONE_SECRET_KEYS to the server's, or --data to its folder",
-    )
-  const box = new SecretBox(settings.secretKeys)
-  const what = 'the table tokens of tokman'
-  const rows = await readOldDatabase(from, { query: QUERY, cwd: io.cwd, what })
-  const live = liveTokens(rows, Date.now())
-  const ended = rows.length - live.length
-  const result = { rows: rows.length, imported: 0, present: 0, ended, dry_run: !write }
-
-  const database = await connect(settings.databaseUrl)
-  try {
-    if (write) await checkSealingKeys(database.db, box)
-    const store = new LeaseStore({ db: database.db, box })
-    for (const { resource, token, expiresAt } of live) {
-      const key = { owner: '', source: GITHUB, resource }
-      if ((await store.find(key)) !== undefined) {
-        result.present++
-        continue
+  const result = await importInto(options, io, {
+    keys: "set TIMONE_SECRET_KEYS to the server's, or --data to its folder",
+    read: () => readOldDatabase(from, { query: QUERY, cwd: io.cwd, what: 'the table tokens of tokman' }),
+    work: async (rows, { database, box }) => {
+      const live = liveTokens(rows, Date.now())
+      const ended = rows.length - live.length
+      const counts = { rows: rows.length, imported: 0, present: 0, ended, dry_run: !write }
+      const store = new LeaseStore({ db: database.db, box })
+      for (const { resource, token, expiresAt } of live) {
+        const key = { owner: '', source: GITHUB, resource }
+        if ((await store.find(key)) !== undefined) {
+          counts.present++
+          continue
+        }
+        counts.imported++
+        if (!write) continue
+        await store.save(key, { accessToken: token, tokenType: 'token', expiresAt })
+        const event = { actor: '', action: 'lease.import', subject: `github:${resource}`, source: '' }
+        await recordEvent(database.db, event)
       }
-      result.imported++
-      if (!write) continue
-      await store.save(key, { accessToken: token, tokenType: 'token', expiresAt })
-      await recordEvent(database.db, {
-        actor: '',
-        action: 'lease.import',
-        subject: `github:${resource}`,
-        source: '',
-      })
-    }
-  } finally {
-    await database.close()
-  }
-  report(result, options, io)
+      return counts
+    },
+  })
+  const { rows, imported, present, ended } = result
+  reportImport(result, options, io, () => {
+    const verb = write ? 'taken over' : 'would be taken over'
+    print(
+      io,
+      `${rows} rows: ${imported} tokens ${verb}, ${present} are here already, ${ended} have ended or are none: they are ` +
+        'minted when they are asked for',
+    )
+    if (imported > 0)
+      say(
+        io,
+        'each opens all that its installation does until it ends, within the hour; only scopes like ' +
+          'lease:github/NAMESPACE/REPOSITORY:token are given it',
+      )
+  })
   return 0
 }
 
@@ -109,28 +99,4 @@ function resourceOf(repo: string): string | undefined {
   } catch {
     return undefined
   }
-}
-
-function report(
-  result: { rows: number; imported: number; present: number; ended: number; dry_run: boolean },
-  options: ImportTokmanOptions,
-  io: Io,
-): void {
-  if (options.json === true) {
-    printJson(io, result)
-    return
-  }
-  const verb = result.dry_run ? 'would be taken over' : 'taken over'
-  print(
-    io,
-    `${result.rows} rows: ${result.imported} tokens ${verb}, ${result.present} are here already, ${result.ended} have ` +
-      'ended or are none: they are minted when they are asked for',
-  )
-  if (result.imported > 0)
-    say(
-      io,
-      'each opens all that its installation does until it ends, within the hour; only scopes like ' +
-        'lease:github/NAMESPACE/REPOSITORY:token are given it',
-    )
-  if (result.dry_run) say(io, 'nothing was written: say --yes to do it')
 }

@@ -34,8 +34,8 @@ async function readSqlite(file: string, query: string): Promise<unknown[]> {
 async function readPostgres(url: string, query: string): Promise<unknown[]> {
   const { default: pg } = await import('pg')
   const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000 })
-  await client.connect()
   try {
+    await client.connect()
     return (await client.query(query)).rows
   } finally {
     await client.end()

@@ -2,45 +2,31 @@ import { spawnSync } from 'node:child_process'
 import { utimesSync } from 'node:fs'
 import path from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { connect } from '../../src/database/connect.ts'
-import { Users } from '../../src/identity/users.ts'
 import { type LargeObject, printPointer } from '../../src/remotestorage/large-documents.ts'
 import { makeObject } from '../../src/remotestorage/loose-objects.ts'
 import type { Space } from '../../src/remotestorage/space.ts'
-import { Spaces } from '../../src/remotestorage/spaces.ts'
 import { createFileStore } from '../../src/storage/file-store.ts'
 import { objectKey, spacePrefix } from '../../src/storage/object-key.ts'
 import { filesIn, sample } from '../server/harness.ts'
-import { makeSandbox, type Sandbox } from './run-cli.ts'
+import type { Sandbox } from './run-cli.ts'
+import { makeSpaceSandbox, type SpaceSandbox } from './space-sandbox.ts'
 
 const DAY = 86_400_000
 /** Noon, so that days are easily told apart. */
 const FIRST = Date.parse('2026-01-01T12:00:00Z')
 
 let sandbox: Sandbox
-let spaces: Spaces
 let space: Space
 let bob: number
+let timone: SpaceSandbox['timone']
+let tidyUp: () => Promise<void>
 let clock: number
 beforeEach(async () => {
-  sandbox = await makeSandbox()
-  const root = path.join(sandbox.cwd, 'spaces')
-  sandbox.env.TIMONE_REMOTESTORAGE_ROOT = root
-  await timone('user', 'add', 'bob')
-  await timone('user', 'add', 'eve')
-  const database = await connect(`sqlite:${path.join(sandbox.cwd, 'data', 'timone.db')}`)
-  bob = (await new Users(database.db).byLogin('bob'))?.id ?? 0
-  await database.close()
   clock = FIRST
-  spaces = new Spaces({ root, now: () => clock })
-  space = spaces.of(bob)
+  ;({ sandbox, space, bob, timone, remove: tidyUp } = await makeSpaceSandbox(() => clock))
 })
-afterEach(async () => {
-  spaces.close()
-  await sandbox.remove()
-})
+afterEach(() => tidyUp())
 
-const timone = (...args: string[]) => sandbox.timone([...args, '--data', 'data'])
 const author = { login: 'bob', email: null, client: 'https://app.example' }
 
 /** One change a day. */

@@ -2,35 +2,21 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import path from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { connect } from '../../src/database/connect.ts'
-import { Users } from '../../src/identity/users.ts'
 import { makeObject } from '../../src/remotestorage/loose-objects.ts'
 import { packIfMany } from '../../src/remotestorage/packing.ts'
 import type { Space } from '../../src/remotestorage/space.ts'
-import { Spaces } from '../../src/remotestorage/spaces.ts'
-import { makeSandbox, type Sandbox } from './run-cli.ts'
+import type { Sandbox } from './run-cli.ts'
+import { makeSpaceSandbox, type SpaceSandbox } from './space-sandbox.ts'
 
 let sandbox: Sandbox
-let spaces: Spaces
 let space: Space
+let timone: SpaceSandbox['timone']
+let tidyUp: () => Promise<void>
 beforeEach(async () => {
-  sandbox = await makeSandbox()
-  const root = path.join(sandbox.cwd, 'spaces')
-  sandbox.env.TIMONE_REMOTESTORAGE_ROOT = root
-  await timone('user', 'add', 'bob')
-  await timone('user', 'add', 'eve')
-  const database = await connect(`sqlite:${path.join(sandbox.cwd, 'data', 'timone.db')}`)
-  const bob = await new Users(database.db).byLogin('bob')
-  await database.close()
-  spaces = new Spaces({ root })
-  space = spaces.of(bob?.id ?? 0)
+  ;({ sandbox, space, timone, remove: tidyUp } = await makeSpaceSandbox())
 })
-afterEach(async () => {
-  spaces.close()
-  await sandbox.remove()
-})
+afterEach(() => tidyUp())
 
-const timone = (...args: string[]) => sandbox.timone([...args, '--data', 'data'])
 const put = (name: string, text: string) =>
   space.change(
     {
