@@ -1,9 +1,8 @@
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { parseScopes } from '../../src/auth/scope.ts'
 import { generateKey } from '../../src/auth/secret-box.ts'
 import { connect } from '../../src/database/connect.ts'
-import { createIdentity } from '../../src/identity/identity.ts'
+import { revokeFrom } from '../helpers/revoke-from.ts'
 import { startServer, TOKEN_SECRET, World } from '../helpers/world.ts'
 
 test('the operator’s setting reaches the audit trail, as timone events shows it', async () => {
@@ -12,28 +11,10 @@ test('the operator’s setting reaches the audit trail, as timone events shows i
   const server = await startServer(data, { TIMONE_TRUSTED_PROXIES: '127.0.0.1, 10.0.0.0/8' })
   const database = await connect(`sqlite:${join(data, 'timone.db')}`)
   try {
-    const { users, issued } = createIdentity({
-      db: database.db,
-      url: server.url,
-      tokenSecret: TOKEN_SECRET,
-      secretKeys: [generateKey()],
-    })
-    const user = await users.add({ login: 'ada' }, '')
-    for (const forwarded of ['198.51.100.7, 10.0.0.1', '203.0.113.66, 2001:db8::7']) {
-      const { token } = await issued.issue({
-        subject: 'ada',
-        userId: user.id,
-        scopes: parseScopes('lfs:*:r'),
-        client: 'test',
-        expiresIn: 60,
-      })
-      const answer = await fetch(`${server.url}/oauth/revoke`, {
-        method: 'POST',
-        headers: { 'x-forwarded-for': forwarded },
-        body: new URLSearchParams({ token }),
-      })
-      expect(answer.status).toBe(200)
-    }
+    const { db } = database
+    const issuer = { db, url: server.url, tokenSecret: TOKEN_SECRET, secretKeys: [generateKey()] }
+    for (const forwarded of ['198.51.100.7, 10.0.0.1', '203.0.113.66, 2001:db8::7'])
+      await revokeFrom(issuer, forwarded)
     const { stdout } = await world.timone(world.folder, 'events', '--data', data, '--json')
     const events = stdout
       .split('\n')

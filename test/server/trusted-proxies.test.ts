@@ -1,6 +1,5 @@
 import { afterEach, expect, test } from 'vitest'
-import { parseScopes } from '../../src/auth/scope.ts'
-import { createIdentity } from '../../src/identity/identity.ts'
+import { revokeFrom } from '../helpers/revoke-from.ts'
 import { type Running, SECRET, SECRET_KEY, startOnFiles } from './harness.ts'
 
 let server: Running
@@ -9,26 +8,7 @@ afterEach(() => server.stop())
 /** Revokes a token, through proxies or not, and gives what the audit trail then says of where that came from. */
 async function revoked(forwarded: string | undefined): Promise<string> {
   const { db } = server.database
-  const { users, issued } = createIdentity({
-    db,
-    url: server.url,
-    tokenSecret: SECRET,
-    secretKeys: [SECRET_KEY],
-  })
-  const user = (await users.byLogin('ada')) ?? (await users.add({ login: 'ada' }, ''))
-  const { token } = await issued.issue({
-    subject: 'ada',
-    userId: user.id,
-    scopes: parseScopes('lfs:*:r'),
-    client: 'test',
-    expiresIn: 60,
-  })
-  const answer = await fetch(`${server.url}/oauth/revoke`, {
-    method: 'POST',
-    headers: forwarded === undefined ? {} : { 'x-forwarded-for': forwarded },
-    body: new URLSearchParams({ token }),
-  })
-  expect(answer.status).toBe(200)
+  await revokeFrom({ db, url: server.url, tokenSecret: SECRET, secretKeys: [SECRET_KEY] }, forwarded)
   const event = await db
     .selectFrom('events')
     .select('source')
