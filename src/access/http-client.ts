@@ -284,6 +284,7 @@ export async function readText(
     length += chunk.length
     return length <= limit
   }
+  const text = (): string => Buffer.concat(chunks).subarray(0, limit).toString('utf8')
   let room: Buffer
   direct?.attach({
     room: () => (room = Buffer.alloc(Math.min(limit + 1, 64 * 1024))),
@@ -298,15 +299,14 @@ export async function readText(
       if (direct === undefined && !take(chunk)) break
     }
   } catch (error) {
-    const cut = length > limit
-    if (!cut && isTimoneError(error)) throw error
-    if (!cut) {
-      throw new TimoneError('connection', 'the connection broke in the middle of an answer', { cause: error })
-    }
+    const isCutHere = length > limit
+    if (isCutHere) return text()
+    if (isTimoneError(error)) throw error
+    throw new TimoneError('connection', 'the connection broke in the middle of an answer', { cause: error })
   } finally {
     clearTimeout(timer)
   }
-  return Buffer.concat(chunks).subarray(0, limit).toString('utf8')
+  return text()
 }
 
 /** `Retry-After` in seconds (RFC 9110, section 10.2.3: seconds or a date); undefined when absent or unreadable. */

@@ -12,7 +12,7 @@ import { objectUrl } from '../storage/s3-location.ts'
 import { EMPTY_SHA256, SigningKeyCache, signHeaders, UNSIGNED_PAYLOAD } from '../storage/sigv4.ts'
 import type { GetRequest, ObjectAccess, OpenUploadOptions, PartBody, Upload } from './object-access.ts'
 import { rangeHeaders } from './range-answer.ts'
-import { completionXml, discard, locationOf, s3Of } from './s3-request.ts'
+import { type Call, completionXml, discard, locationOf, s3Of } from './s3-request.ts'
 import { s3Error, s3ErrorFromText, xmlAll, xmlText } from './s3-response.ts'
 
 /** Credentials good right now; `stale` are some that the store has refused. */
@@ -29,24 +29,6 @@ export interface S3AccessOptions {
   /** Asks the server whether the object is there whole; storage credentials for uploads cannot read. */
   isPresent: (oid: Oid, size: number, uploadId: string, signal: AbortSignal) => Promise<boolean>
   log: Logger
-}
-
-interface Call {
-  method: string
-  key: string
-  query?: Record<string, string>
-  headers?: Record<string, string>
-  /** Payload hash to sign. */
-  payloadHash?: string
-  body?: string | PartBody
-  size?: number
-  /** In a few words, for messages. */
-  what: string
-  idleTimeout?: number
-  /** See HttpRequest. */
-  expectContinue?: boolean
-  direct?: boolean
-  signal: AbortSignal
 }
 
 /** Completing an upload of 10 000 parts can take a store minutes. */

@@ -4,6 +4,26 @@ import { type HttpResponse, readText } from '../access/http-client.ts'
 import { TimoneError } from '../errors.ts'
 import type { StoredPart } from '../storage/object-store.ts'
 import type { S3Location } from '../storage/s3-location.ts'
+import type { PartBody } from './object-access.ts'
+
+/** One request to the store, before it is signed. */
+export interface Call {
+  method: string
+  key: string
+  query?: Record<string, string>
+  headers?: Record<string, string>
+  /** Payload hash to sign. */
+  payloadHash?: string
+  body?: string | PartBody
+  size?: number
+  /** In a few words, for messages. */
+  what: string
+  idleTimeout?: number
+  /** See HttpRequest. */
+  expectContinue?: boolean
+  direct?: boolean
+  signal: AbortSignal
+}
 
 /** Storage credentials of the S3 kind. @throws {TimoneError} `config` when the server has meanwhile changed its kind. */
 export function s3Of(held: HeldCredentials): S3Credentials {

@@ -11,8 +11,8 @@ import { receive } from './receive.ts'
 import { folderError } from './resume-store.ts'
 
 /**
- * Objects of so many bytes at most come whole into memory, are hashed there and written in one go: of two thousand small
- * ones each costs a third less than with a file that is filled piece by piece. A try that fails begins anew.
+ * Objects of so many bytes at most come whole into memory, are hashed there and written in one go: small ones come in
+ * thousands, and what a file that is filled piece by piece needs costs more than their bytes. A try that fails begins anew.
  */
 export const WHOLE_OBJECT: number = 256 * 1024
 

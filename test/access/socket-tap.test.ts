@@ -139,8 +139,10 @@ describe('left to node:http', () => {
 test('bytes that nobody has asked for never become the next answer', async () => {
   script = [[ok('one')], [ok('two')]]
   expect(String(await readDirect(await get()))).toBe('one')
-  sockets[0]?.write(ok('planted'))
-  await new Promise((resolve) => setTimeout(resolve, 50))
+  const first = sockets[0] as Socket
+  first.write(ok('planted'))
+  // Hung up on.
+  await once(first, 'close')
   expect(String(await readDirect(await get()))).toBe('two')
   expect(sockets).toHaveLength(2)
 })
@@ -149,8 +151,9 @@ test('bytes behind a body do not reach its reader, nor the next one', async () =
   script = [[`${ok('one')}planted`], [ok('two')]]
   const first = await get()
   const read = first.direct === undefined ? readText(first) : readDirect(first).then(String)
+  const closed = once(sockets[0] as Socket, 'close')
   expect(await read.catch(() => 'refused')).not.toContain('planted')
-  await new Promise((resolve) => setTimeout(resolve, 50))
+  await closed
   expect(String(await readDirect(await get()))).toBe('two')
   expect(sockets).toHaveLength(2)
 })
