@@ -107,7 +107,7 @@ class Rewriting {
     const root = kept.at(-1) as string
     if (root !== this.#root) this.#made.clear()
     this.#root = root
-    let objects: NewObject[] = []
+    const objects: NewObject[] = []
     let parent: string | undefined
     for (const oid of [...kept].reverse()) {
       const known = this.#made.get(oid)
@@ -131,7 +131,6 @@ class Rewriting {
       parent = this.#made.get(oid)
     }
     await write(objects)
-    objects = []
     return parent
   }
 }

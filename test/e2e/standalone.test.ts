@@ -226,8 +226,9 @@ describe('straight to the bucket', () => {
   })
 
   // The STS of another S3 cannot ask an issuer that runs here.
-  describe.skipIf(process.env.TIMONE_TEST_CEPH_DIR === undefined)(
-    'with the identity token of a CI job',
+  const elsewhere = process.env.TIMONE_TEST_CEPH_DIR === undefined
+  describe.skipIf(elsewhere)(
+    `with the identity token of a CI job${elsewhere ? ', only with the Ceph of scripts/services' : ''}`,
     () => {
       let issuer: CiIssuer
       let stranger: CiIssuer
