@@ -4,6 +4,8 @@ import type { ListedObjects } from '../storage/object-store.ts'
 export interface Listing {
   /** The object's size in bytes, `absent`, or undefined: the listing did not get there. */
   find(key: string): number | 'absent' | undefined
+  /** Every object of its pages, with its size in bytes, also those that nobody asked for. */
+  readonly sizes: ReadonlyMap<string, number>
   /** Share of the keys that one page answers for, 0 to 1. */
   readonly reach: number
 }
@@ -44,6 +46,7 @@ export async function listObjects(
   }
   const covered = new Set(sorted.slice(0, answered))
   return {
+    sizes,
     find: (key) => (covered.has(key) ? (sizes.get(key) ?? 'absent') : undefined),
     reach: pages === 0 || sorted.length === 0 ? 0 : answered / pages / sorted.length,
   }

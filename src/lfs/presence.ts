@@ -108,7 +108,10 @@ export class Presence {
     const wanted = keys.filter((key, at) => recent === undefined || this.#seen.peek(key) !== recent[at])
     if (wanted.length * (this.#reach.peek(prefix) ?? 1) < WORTH_A_PAGE) return undefined
     const listing = await listObjects((after) => this.#page(prefix, after, signal), wanted)
-    this.#reach.set(prefix, listing.reach, this.#now() + REACH_FOR)
+    const now = this.#now()
+    this.#reach.set(prefix, listing.reach, now + REACH_FOR)
+    // git-lfs asks for a hundred objects at a time: the pages know the next hundreds of the same download too.
+    for (const [key, size] of listing.sizes) this.#seen.set(key, size, now + SEEN_FOR)
     return listing
   }
 

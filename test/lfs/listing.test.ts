@@ -57,6 +57,20 @@ describe('a listing in place of many look-ups', () => {
     expect(asked.heads.sort()).toEqual([wrong as string, ...absent].sort())
   })
 
+  test('the next batches of a download are answered by the pages of the first', async () => {
+    const there = stored(spread(1500))
+    const { presence, asked } = listed(there)
+    const keys = [...there.keys()]
+    const batch = (some: string[]) => presence.sizes(some, { prefix: PREFIX, recent: some.map(() => 5) })
+    await batch(keys.filter((_, at) => at % 15 === 0))
+    expect(asked).toEqual({ pages: 2, heads: [] })
+    expect(await batch(keys)).toEqual(keys.map(() => 5))
+    expect(asked).toEqual({ pages: 2, heads: [] })
+    // Another size than the pages had: it may have been healed meanwhile.
+    there.set(keys[7] as string, 6)
+    expect(await presence.sizes([keys[7] as string], { prefix: PREFIX, recent: [6] })).toEqual([6])
+  })
+
   test('what a listing says is gone no longer counts as seen', async () => {
     const there = stored(spread(40))
     const { presence, asked } = listed(there)
