@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdir, rm } from 'node:fs/promises'
+import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ListMultipartUploadsCommand, S3Client } from '@aws-sdk/client-s3'
@@ -91,6 +91,21 @@ describe(`kill -9 at random points, ${ROUNDS} rounds`, () => {
     throw new Error(`git ${args.join(' ')} did not work again:\n${all.join('\n---\n')}`)
   }
 
+  /**
+   * git-lfs writes a file of the work tree in place: killed there it leaves one cut short, which it then takes for the
+   * user's own and lets be. Whoever finds it asks git for it again. What is not the beginning of the right file is not this.
+   */
+  async function restoreCutFiles(clone: string, work: string): Promise<void> {
+    const right = await hashTree(work)
+    const wrong = Object.entries(await hashTree(clone)).filter(([name, hash]) => right[name] !== hash)
+    for (const [name] of wrong) {
+      const [found, whole] = await Promise.all([clone, work].map((folder) => readFile(join(folder, name))))
+      if (found === undefined || whole?.subarray(0, found.length).equals(found) !== true) continue
+      await world.git(clone, 'checkout', '-q', '--', name)
+      await world.git(clone, 'lfs', 'checkout', name)
+    }
+  }
+
   test(
     'every object is whole in the end, and nothing else is left',
     async () => {
@@ -127,6 +142,7 @@ describe(`kill -9 at random points, ${ROUNDS} rounds`, () => {
         await world.git(world.folder, 'clone', '-q', origin, clone)
         await disturbed(clone, ['lfs', 'pull'], down, next() * LATEST)
 
+        if (down === 'git-lfs') await restoreCutFiles(clone, work)
         expect(await hashTree(clone), where).toEqual(await hashTree(work))
         await world.git(clone, 'lfs', 'fsck')
         for (const folder of [work, clone]) {
