@@ -34,15 +34,15 @@ function read(file: string): TestFile[] | undefined {
 }
 
 const short = (name: string) => relative(process.cwd(), name)
-const line = (text = '') => text.split('\n', 1).join()
+const firstLine = (text = '') => text.replace(/\n.*/s, '')
 
 /** Failures of a file by test; a file that could not be loaded has no tests in it to count: it counts as one. */
 function failures({ name, status, message, assertionResults }: TestFile): Map<string, string> {
   const failed = assertionResults.filter((test) => test.status === 'failed')
   const found = new Map(
-    failed.map((test) => [`${short(name)} > ${test.fullName}`, line(test.failureMessages?.[0])]),
+    failed.map((test) => [`${short(name)} > ${test.fullName}`, firstLine(test.failureMessages?.[0])]),
   )
-  if (status === 'failed' && found.size === 0) found.set(short(name), line(message))
+  if (status === 'failed' && found.size === 0) found.set(short(name), firstLine(message))
   return found
 }
 
