@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { TimoneError } from '../errors.ts'
 import { runGit } from '../remotestorage/git-process.ts'
-import { MAIN } from '../remotestorage/ref-writer.ts'
+import { MAIN } from '../remotestorage/main-lock.ts'
 import { findRepository, isThere } from './find-space.ts'
 import { clean, type Io, print, printJson, say } from './io.ts'
 import type { OperatorOptions } from './operator-database.ts'

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { syncFolder } from '../sync-folder.ts'
 import { runGit } from './git-process.ts'
 import { listReachable } from './history.ts'
-import { MAIN } from './ref-writer.ts'
+import { MAIN } from './main-lock.ts'
 
 /**
  * Removes the objects that `main` does not lead to, for good. It may run beside changes of this and other processes:

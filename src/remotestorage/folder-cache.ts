@@ -1,4 +1,3 @@
-import { TimoneError } from '../errors.ts'
 import { attributesOid, Folder } from './folder.ts'
 import type { ObjectReader } from './object-reader.ts'
 
@@ -23,9 +22,9 @@ export class FolderCache {
       this.#folders.set(tree, known)
       return known
     }
-    const { content } = (await reader.read(tree)) ?? missing(tree)
+    const { content } = await reader.need(tree)
     const oid = attributesOid(content)
-    const attributes = oid === undefined ? undefined : ((await reader.read(oid)) ?? missing(oid)).content
+    const attributes = oid === undefined ? undefined : (await reader.need(oid)).content
     const folder = Folder.parse(content, attributes)
     this.keep(tree, folder)
     return folder
@@ -41,8 +40,4 @@ export class FolderCache {
       this.#entries -= entries.length + 1
     }
   }
-}
-
-function missing(oid: string): never {
-  throw new TimoneError('internal', `object ${oid} of a storage is missing: restore the folder from a backup`)
 }

@@ -1,7 +1,7 @@
 import { runGit } from './git-process.ts'
 import { type LargeObject, readPointer } from './large-documents.ts'
+import { MAIN } from './main-lock.ts'
 import type { ObjectReader } from './object-reader.ts'
-import { MAIN } from './ref-writer.ts'
 
 /** Is `commit` in the history of `head`? */
 export async function isIn(gitDir: string, commit: string, head: string): Promise<boolean> {

@@ -200,8 +200,7 @@ async function writeSteps(
 
 /** When a commit of the storage was made; 0 without one. */
 async function timeOf(space: Space, commit: string | undefined): Promise<number> {
-  const object = commit === undefined ? undefined : await space.reader.read(commit)
-  return object === undefined ? 0 : committedAt(object.content)
+  return commit === undefined ? 0 : committedAt((await space.reader.need(commit)).content)
 }
 
 function subjectOf(module: OldModule, puts: Step['puts']): string {

@@ -38,6 +38,19 @@ export class ObjectReader {
     return this.#ask(`contents ${name}\n`, true)
   }
 
+  /**
+   * An object that another one refers to.
+   * @throws {TimoneError} `internal` when it is missing
+   */
+  async need(oid: string): Promise<ReadObject> {
+    const object = await this.read(oid)
+    if (object !== undefined) return object
+    throw new TimoneError(
+      'internal',
+      `object ${oid} of a storage is missing: restore the folder from a backup`,
+    )
+  }
+
   /** The id of what a ref names; undefined when the ref does not exist. */
   async resolve(name: string): Promise<string | undefined> {
     return (await this.#ask(`info ${name}\n`, false))?.oid

@@ -80,7 +80,7 @@ export class Documents {
       this.#large.set(blob, { ...object, pointer: pointer.oid })
       return { oid: pointer.oid, length: object.size, large: true, object: pointer }
     }
-    const { content = Buffer.alloc(0) } = (await this.#source.reader.read(blob)) ?? {}
+    const { content } = await this.#source.reader.need(blob)
     const object = makeObject('blob', content)
     return { oid: object.oid, length: content.length, large: false, object }
   }

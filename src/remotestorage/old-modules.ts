@@ -75,8 +75,8 @@ export async function listCommits(gitDir: string, reader: ObjectReader, head: st
   const list = await runGit(gitDir, ['rev-list', '--first-parent', '--reverse', '--end-of-options', head])
   const commits: OldCommit[] = []
   for (const oid of list.toString('latin1').split('\n')) {
-    const { content } = (oid !== '' && (await reader.read(oid))) || {}
-    if (content === undefined) continue
+    if (oid === '') continue
+    const { content } = await reader.need(oid)
     const text = content.toString('latin1')
     const { tree } = parseCommit(content)
     const message = text.slice(text.indexOf('\n\n') + 2)
@@ -121,7 +121,7 @@ async function readTree(
   tree: string | undefined,
 ): Promise<Map<string, { folder: boolean; oid: string }>> {
   const entries = new Map<string, { folder: boolean; oid: string }>()
-  const object = tree === undefined ? undefined : await reader.read(tree)
+  const object = tree === undefined ? undefined : await reader.need(tree)
   if (object?.type !== 'tree') return entries
   for (const { mode, name, raw } of treeEntries(object.content)) {
     const folder = mode === '40000' || mode === '040000'

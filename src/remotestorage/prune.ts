@@ -5,8 +5,7 @@ import { parseCommit, printCommit } from './commit.ts'
 import { findPointers, listReachable, listTimes } from './history.ts'
 import type { LargeDocuments, LargeObject } from './large-documents.ts'
 import { makeObject, type NewObject } from './loose-objects.ts'
-import { whileMainStands } from './main-lock.ts'
-import { MAIN } from './ref-writer.ts'
+import { MAIN, whileMainStands } from './main-lock.ts'
 import type { Space, Tools } from './space.ts'
 
 export interface Pruning {
@@ -112,7 +111,7 @@ class Rewriting {
     for (const oid of [...kept].reverse()) {
       const known = this.#made.get(oid)
       if (known === undefined) {
-        const { content = Buffer.alloc(0) } = (await space.reader.read(oid)) ?? {}
+        const { content } = await space.reader.need(oid)
         const text =
           parent === undefined
             ? printCommit({

@@ -38,8 +38,7 @@ export function restore({ space, user, large, path, from, now }: Restoration): P
       const isThere = head.commit !== undefined && (await space.reader.size(from)) !== undefined
       if (!isThere || !(await isIn(space.gitDir, from, head.commit as string)))
         throw new TimoneError('not_found', 'that commit is not, or no longer, in the history of the storage')
-      const object = await space.reader.read(from)
-      const then = parseCommit(object?.content ?? Buffer.alloc(0))
+      const then = parseCommit((await space.reader.need(from)).content)
       const names = path.segments.map(toGitName)
       let state: { tree: string; bytes: number }
       if (names.length === 0) {
@@ -94,7 +93,7 @@ async function checkLarge(
   let missing = 0
   for (let at = 0; at < pointers.length; at += LOOKUPS) {
     const some = pointers.slice(at, at + LOOKUPS).map(async (oid) => {
-      const { content = Buffer.alloc(0) } = (await space.reader.read(oid)) ?? {}
+      const { content } = await space.reader.need(oid)
       if (!(await large.has(user.id, parsePointer(content)))) missing++
     })
     await Promise.all(some)

@@ -1,6 +1,5 @@
 import { access } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { isTimoneError } from '../errors.ts'
+import { isTimoneError, TimoneError } from '../errors.ts'
 import { applyChange, type Change, type Changed, findEntry, type State } from './change.ts'
 import { type Author, parseCommit, printCommit } from './commit.ts'
 import { createRepository } from './create-repository.ts'
@@ -8,18 +7,17 @@ import type { DocumentFacts } from './document-line.ts'
 import { type Entry, Folder, factsOf, oidOf } from './folder.ts'
 import type { FolderCache } from './folder-cache.ts'
 import { LooseObjects, makeObject, type NewObject } from './loose-objects.ts'
-import { whileMainStands } from './main-lock.ts'
+import { MAIN, moveMain } from './main-lock.ts'
 import { printStoragePath } from './names.ts'
 import { ObjectReader } from './object-reader.ts'
-import { busy, MAIN, NO_COMMIT, RefWriter } from './ref-writer.ts'
 
 /** The tree without entries. */
 export const EMPTY_TREE: string = makeObject('tree', Buffer.alloc(0)).oid
 
 /** Changes that become commits before `main` is moved once for all of them. */
 const MAX_BATCH = 64
-/** How often a lost race is run again: some 7 s in all, as housekeeping may have the branch for seconds on a busy machine. */
-const ATTEMPTS = 150
+/** How often what takes long is done again because others were faster. */
+const ATTEMPTS = 50
 
 export interface Document {
   readonly entry: Entry
@@ -56,7 +54,7 @@ export interface SpaceOptions {
 
 /**
  * The storage of one user: a bare Git repository of which every change is one commit on `main`. Any number of
- * processes may have it open: `main` is moved with compare-and-swap, and whoever loses looks at what changed and tries again.
+ * processes may have it open: `main` is moved only from where a commit was made for, and whoever was slower makes it anew.
  */
 export class Space {
   readonly gitDir: string
@@ -67,7 +65,6 @@ export class Space {
   busy = 0
   readonly #cache: FolderCache
   readonly #objects: LooseObjects
-  readonly #ref: RefWriter
   readonly #now: () => number
   #queue: Pending[] = []
   #writing = false
@@ -80,7 +77,6 @@ export class Space {
     this.#now = now
     this.reader = new ObjectReader(gitDir)
     this.#objects = new LooseObjects(gitDir)
-    this.#ref = new RefWriter(gitDir)
   }
 
   /** The storage as it is now, in whichever process it was changed. */
@@ -89,8 +85,7 @@ export class Space {
     const commit = await this.reader.resolve(MAIN)
     if (commit === undefined) return { commit, tree: EMPTY_TREE, bytes: 0 }
     if (this.#head?.commit === commit) return this.#head
-    const object = await this.reader.read(commit)
-    this.#head = { commit, ...parseCommit(object?.content ?? Buffer.alloc(0)) }
+    this.#head = { commit, ...parseCommit((await this.reader.need(commit)).content) }
     return this.#head
   }
 
@@ -133,30 +128,31 @@ export class Space {
     { quick }: { quick: boolean },
   ): Promise<string | undefined> {
     await this.#make()
-    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      if (attempt > 0) await sleep(Math.random() * 10 * Math.min(attempt, 10))
-      const tools = {
-        load: (tree: string) => this.#load(tree),
-        write: (objects: readonly NewObject[]) => this.#objects.write(objects),
-      }
-      let head = await this.snapshot()
-      let commit = await build({ head, ...tools })
-      if (quick && commit !== undefined) {
-        await whileMainStands(this.gitDir, async () => {
-          const now = await this.snapshot()
-          if (now.commit !== head.commit) commit = await build({ head: now, ...tools })
-          head = now
-        })
-      }
-      if (commit === undefined || (await this.#ref.move(head.commit ?? NO_COMMIT, commit))) return commit
+    const tools = {
+      load: (tree: string) => this.#load(tree),
+      write: (objects: readonly NewObject[]) => this.#objects.write(objects),
     }
-    throw busy()
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      // What takes long is done before others have to wait.
+      const head = await this.snapshot()
+      let commit = await build({ head, ...tools })
+      if (commit === undefined) return undefined
+      let lost = false
+      await moveMain(this.gitDir, async () => {
+        const now = await this.snapshot()
+        if (now.commit === head.commit) return commit
+        lost = !quick
+        if (quick) commit = await build({ head: now, ...tools })
+        return quick ? commit : undefined
+      })
+      if (!lost) return commit
+    }
+    throw new TimoneError('throttled', 'others kept writing to this storage meanwhile: try again')
   }
 
   /** Ends the processes; the next use starts them again. */
   close(): void {
     this.reader.close()
-    this.#ref.close()
   }
 
   async #drain(): Promise<void> {
@@ -179,21 +175,22 @@ export class Space {
 
   async #writeBatch(batch: readonly Pending[]): Promise<void> {
     await this.#make()
-    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      // Not all at once, or the same ones lose again.
-      if (attempt > 0) await sleep(Math.random() * 10 * Math.min(attempt, 10))
+    const build = async () => {
       const start = await this.snapshot()
-      const { head, objects, settle, folders } = await this.#prepare(start, batch)
-      if (objects.length > 0) {
-        await this.#objects.write(objects)
-        if (!(await this.#ref.move(start.commit ?? NO_COMMIT, head.commit as string))) continue
-        this.#head = head
-        for (const [tree, folder] of folders) this.#cache.keep(tree, folder)
-      }
-      for (const tell of settle) tell()
-      return
+      const prepared = await this.#prepare(start, batch)
+      if (prepared.objects.length > 0) await this.#objects.write(prepared.objects)
+      return { start, ...prepared }
     }
-    throw busy()
+    // Before others have to wait, and once more while they do if they were faster.
+    let built = await build()
+    if (built.objects.length > 0)
+      await moveMain(this.gitDir, async () => {
+        if ((await this.reader.resolve(MAIN)) !== built.start.commit) built = await build()
+        return built.objects.length > 0 ? built.head.commit : undefined
+      })
+    this.#head = built.head
+    for (const [tree, folder] of built.folders) this.#cache.keep(tree, folder)
+    for (const tell of built.settle) tell()
   }
 
   /** Turns a batch into commits, one after the other, none of which is written yet. */

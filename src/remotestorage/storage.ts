@@ -146,8 +146,7 @@ export class Storage {
   }
 
   async #open(user: User, space: Space, found: Document, range?: ByteRange): Promise<Buffer | Readable> {
-    const object = await space.reader.read(oidOf(found.entry))
-    if (object === undefined) throw new TimoneError('internal', 'a document of a storage is missing')
+    const object = await space.reader.need(oidOf(found.entry))
     if (found.facts.large) {
       return this.#options.large.open(user.id, parsePointer(object.content).oid, range)
     }
