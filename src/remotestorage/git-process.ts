@@ -23,7 +23,11 @@ export function spawnGit(gitDir: string, args: readonly string[]): ChildProcessW
 }
 
 /** Runs git to its end and gives what it wrote. @throws {TimoneError} `internal` with what it said */
-export async function runGit(gitDir: string, args: readonly string[], input = ''): Promise<Buffer> {
+export async function runGit(
+  gitDir: string,
+  args: readonly string[],
+  input: string | Buffer = '',
+): Promise<Buffer> {
   const git = spawnGit(gitDir, args)
   const out: Buffer[] = []
   let said = ''

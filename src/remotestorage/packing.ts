@@ -1,5 +1,6 @@
-import { readdir } from 'node:fs/promises'
+import { readdir, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
+import { systemCode } from '../errors.ts'
 import { syncFolder } from '../sync-folder.ts'
 import { runGit } from './git-process.ts'
 
@@ -43,8 +44,18 @@ export class Packing {
 export async function packIfMany(gitDir: string, many: number = MANY): Promise<boolean> {
   const sample = await readdir(join(gitDir, 'objects', '17')).catch(() => [])
   if (sample.length < many) return false
+  // git drops loose objects that packs have as well, new ones too: such a pack must not go before they are referred to.
+  const packs = join(gitDir, 'objects', 'pack')
+  const now = new Date()
+  for (const name of await readdir(packs))
+    if (name.endsWith('.pack')) await utimes(join(packs, name), now, now).catch(unlessGone)
   await runGit(gitDir, REPACK)
   // git flushes the packs, but not their names.
-  await syncFolder(join(gitDir, 'objects', 'pack'))
+  await syncFolder(packs)
   return true
+}
+
+/** Another process that packs or prunes may take a pack from under our hands. */
+function unlessGone(error: unknown): void {
+  if (systemCode(error) !== 'ENOENT') throw error
 }

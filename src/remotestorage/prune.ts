@@ -61,7 +61,7 @@ export async function prune(options: Pruning): Promise<Pruned> {
   }
   const rewriting = new Rewriting(options)
   await space.advance((tools) => rewriting.build(tools), { quick: true })
-  const complete = await clearOut(gitDir, { grace, now: now() })
+  const complete = await clearOut({ gitDir, reader: space.reader, grace, now: now() })
   const removed = await removeLarge(options)
   return { ...countOf(rewriting.plan ?? plan), ...sumOf(removed), complete }
 }

@@ -1,8 +1,18 @@
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { existsSync, mkdtempSync, rmSync, statSync, utimesSync } from 'node:fs'
+import {
+  existsSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { Reception } from '../../src/remotestorage/incoming.ts'
@@ -26,6 +36,12 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
+function fsck(gitDir: string, ...options: string[]) {
+  const args = ['--git-dir', gitDir, 'fsck', '--strict', '--full', '--no-progress', ...options]
+  const { stdout, stderr, status } = spawnSync('git', args, { encoding: 'utf8' })
+  return { stdout, stderr, status }
+}
+
 /** As another server process on the same folder would have it. */
 function server() {
   const root = join(folder, 'spaces')
@@ -41,12 +57,17 @@ test('takes nothing that servers are just about to use, and no server notices', 
   const pruner = server()
   // Few contents, written and deleted again and again: what one is removing, another is about to refer to.
   const contents = Array.from({ length: 6 }, (_, n) => randomBytes(n % 2 === 0 ? 200 : 2000))
-  const until = Date.now() + SECONDS * 1000
+  const start = Date.now()
+  // On a busy machine as long as it takes.
+  const isOver = () =>
+    Date.now() > start + SECONDS * 1000 && (prunings > 3 || Date.now() > start + 4 * SECONDS * 1000)
   const expected = new Map<string, Buffer>()
   let writes = 0
+  let prunings = 0
+  let packings = 0
   const client = async (number: number): Promise<void> => {
     const { storage } = servers[number % servers.length] as (typeof servers)[number]
-    for (let turn = 0; Date.now() < until; turn++) {
+    for (let turn = 0; !isOver(); turn++) {
       const name = `d${number}-${turn % 3}`
       const content = contents[(number + turn) % contents.length] as Buffer
       if (turn % 4 === 3 && expected.has(name)) {
@@ -60,12 +81,10 @@ test('takes nothing that servers are just about to use, and no server notices', 
       writes++
     }
   }
-  let prunings = 0
-  let packings = 0
   const pruning = async (): Promise<void> => {
     await new Promise((resolve) => setTimeout(resolve, 300))
     const space = pruner.spaces.of(user.id)
-    while (Date.now() < until) {
+    while (!isOver()) {
       const { large } = pruner
       await prune({ space, user, large, before: Date.now() - 1000, write: true, now: Date.now, grace: 2000 })
       prunings++
@@ -81,18 +100,72 @@ test('takes nothing that servers are just about to use, and no server notices', 
     const chunks = Buffer.isBuffer(body) ? [body] : ((await body.toArray()) as Buffer[])
     expect(Buffer.concat(chunks).equals(content)).toBe(true)
   }
-  const args = [
-    '--git-dir',
-    join(folder, 'spaces', '1.git'),
-    'fsck',
-    '--strict',
-    '--full',
-    '--no-progress',
-    '--no-dangling',
-  ]
-  expect(spawnSync('git', args, { encoding: 'utf8' })).toMatchObject({ stderr: '', status: 0 })
+  // What lost races have left behind goes too, in time.
+  await new Promise((resolve) => setTimeout(resolve, 2100))
+  const { large } = pruner
+  const space = pruner.spaces.of(user.id)
+  await prune({ space, user, large, before: Date.now(), write: true, now: Date.now, grace: 2000 })
+  expect(fsck(space.gitDir)).toEqual({ stdout: '', stderr: '', status: 0 })
   for (const { spaces } of [...servers, pruner, late]) spaces.close()
 }, 60_000)
+
+test('young objects that nothing refers to stay, with the old ones that they lead to', async () => {
+  const { storage, spaces, large } = server()
+  const owner = { ...user, id: 2 }
+  const put = async (name: string) =>
+    storage.put(owner, ['m', name], Readable.from([Buffer.from(name)]), {
+      type: 'a/b',
+      length: 1,
+      client: 'x',
+    })
+  await put('1')
+  await put('2')
+  const space = spaces.of(owner.id)
+  const git = (...args: string[]) =>
+    spawnSync('git', ['--git-dir', space.gitDir, ...args], { encoding: 'utf8' }).stdout.trim()
+  const [blob, tree] = [git('rev-parse', 'main:m/.gitattributes'), git('rev-parse', 'main:m')]
+  await storage.delete(owner, ['m', '1'], { client: 'x' })
+  const fileOf = (oid: string) => join(space.gitDir, 'objects', oid.slice(0, 2), oid.slice(2))
+  const age = (paths: string[], seconds: number) => {
+    const then = new Date(Date.now() - seconds * 1000)
+    for (const path of paths) utimesSync(path, then, then)
+  }
+  const pruned = () =>
+    prune({ space, user: owner, large, before: Date.now(), write: true, now: Date.now, grace: 60_000 })
+  const isThere = (oid: string) => git('cat-file', '-t', oid) !== ''
+
+  // All is old but the tree, which somebody wrote again a moment ago, and whose change was not made.
+  age(
+    globSync('objects/??/*', { cwd: space.gitDir }).map((name) => join(space.gitDir, name)),
+    100,
+  )
+  age([fileOf(tree)], 1)
+  await pruned()
+  expect([isThere(tree), isThere(blob)]).toEqual([true, true])
+  expect(fsck(space.gitDir, '--no-dangling')).toEqual({ stdout: '', stderr: '', status: 0 })
+  // Then the others are in a pack that is old.
+  const copy = readFileSync(fileOf(tree))
+  git('repack', '-adk', '-q')
+  const packs = () => globSync(join(space.gitDir, 'objects/pack/*.pack'))
+  const old = packs()
+  age(old, 100)
+  mkdirSync(dirname(fileOf(tree)), { recursive: true })
+  writeFileSync(fileOf(tree), copy)
+  expect((await pruned()).complete).toBe(false)
+  expect([isThere(tree), isThere(blob)]).toEqual([true, true])
+
+  // Packing drops the loose tree, for it is in that pack: this must not be the time to drop the pack.
+  await packIfMany(space.gitDir, 0)
+  expect(existsSync(fileOf(tree))).toBe(false)
+  expect((await pruned()).complete).toBe(false)
+  expect([isThere(tree), isThere(blob)]).toEqual([true, true])
+
+  age(packs(), 100)
+  expect((await pruned()).complete).toBe(true)
+  expect([isThere(tree), isThere(blob)]).toEqual([false, false])
+  expect(fsck(space.gitDir)).toEqual({ stdout: '', stderr: '', status: 0 })
+  spaces.close()
+})
 
 test('nobody moves main while it is held, and writers who wait go on after that', async () => {
   const { storage, spaces } = server()
