@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { connect } from '../../src/database/connect.ts'
 import { OpaqueTokens } from '../../src/identity/opaque-tokens.ts'
 import { type User, Users } from '../../src/identity/users.ts'
-import { startBrowser, type TestBrowser } from '../helpers/browser.ts'
+import { loadAgain, startBrowser, type TestBrowser } from '../helpers/browser.ts'
 import { startOidcProvider, type TestOidcProvider } from '../helpers/oidc-provider.ts'
 import { type TestDatabase, testPostgres } from '../helpers/postgres.ts'
 import { type Running, startOnFiles } from '../server/harness.ts'
@@ -100,7 +100,7 @@ describe.each(['sqlite', 'postgres'] as const)('/account in Chromium without Jav
     await make('personal', `<script>x</script>${'y'.repeat(150)}`, 'lfs:*:r')
     const elsewhere = await open('ada')
 
-    await page.reload()
+    await loadAgain(page)
     expect(await sectionOf(page, 'Linked identities')).toContain('ada-gh')
     expect(await sectionOf(page, 'Linked identities')).toContain(provider.issuer)
     expect(await sectionOf(page, 'Sign-ins')).toContain('This browser')
@@ -178,7 +178,7 @@ describe.each(['sqlite', 'postgres'] as const)('/account in Chromium without Jav
     expect(await page.locator('a').count()).toBe(0)
     const broken = { state: 'broken', error: 'the provider took it back' }
     await server.database.db.updateTable('leases').set(broken).execute()
-    await page.reload()
+    await loadAgain(page)
     expect(await sectionOf(page, 'Connected accounts')).toContain('broken · the provider took it back')
     await follow('Reconnect Files & more')
     await press(page, 'Disconnect Files & more')
@@ -217,7 +217,7 @@ describe.each(['sqlite', 'postgres'] as const)('/account in Chromium without Jav
     })
     expect(stranger.status).toBe(303)
     expect(await tokens.find(token)).toBeDefined()
-    const shown = await bob.page.reload()
+    const shown = await loadAgain(bob.page)
     expect(shown?.headers()).toMatchObject({
       'content-security-policy': expect.stringContaining("default-src 'none'") as string,
       'x-frame-options': 'DENY',

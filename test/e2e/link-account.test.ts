@@ -2,7 +2,7 @@ import type { BrowserContext, Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { connect } from '../../src/database/connect.ts'
 import { type User, Users } from '../../src/identity/users.ts'
-import { startBrowser, type TestBrowser } from '../helpers/browser.ts'
+import { loadAgain, startBrowser, type TestBrowser } from '../helpers/browser.ts'
 import { type FakeGithubSignIn, startGithubSignIn } from '../helpers/github-sign-in.ts'
 import { startOidcProvider, type TestOidcProvider } from '../helpers/oidc-provider.ts'
 import { type TestDatabase, testPostgres } from '../helpers/postgres.ts'
@@ -222,7 +222,7 @@ describe.each(['sqlite', 'postgres'] as const)(
       const { page, user } = await open('fred')
       const before = told
       await users.link(user.id, { issuer: 'github', subject: '42', label: 'fred-gh' }, '')
-      await page.reload()
+      await loadAgain(page)
       await page.click('button[aria-label="Unlink github"]')
       expect(told).toBe(before + 1)
       const heard = await events(user, 'user.patch')

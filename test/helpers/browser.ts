@@ -1,4 +1,4 @@
-import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import { type Browser, type BrowserContext, chromium, type Page, type Response } from 'playwright-core'
 
 export interface TestBrowser {
   /** A page of a browser that has been nowhere before: no cookies, no storage. `javaScript: false`: as it says. */
@@ -26,4 +26,9 @@ export async function startBrowser(): Promise<TestBrowser> {
       await browser.close()
     },
   }
+}
+
+/** Loads a page again. `Page.reload` of Chromium fails while the page before this one is still being taken down. */
+export function loadAgain(page: Page): Promise<Response | null> {
+  return page.goto(page.url())
 }
