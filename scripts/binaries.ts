@@ -14,6 +14,7 @@ import {
 } from 'node:fs/promises'
 import { homedir, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { signMachO } from './mach-o-signature.ts'
 import nodes from './node-binaries.json' with { type: 'json' }
@@ -42,6 +43,20 @@ type MakeBinaries = (
 const run = promisify(execFile)
 const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'timone-build')
 
+/** Fetches a package into a folder; a registry that fails is asked again. @returns the name of the archive */
+async function pack(wanted: string, folder: string): Promise<string> {
+  const args = ['pack', '--loglevel=error', '--pack-destination', folder, wanted]
+  for (let tries = 1; ; tries++) {
+    try {
+      return (await run('npm', args, { cwd: folder })).stdout.trim()
+    } catch (error) {
+      if (tries === 5) throw error
+      process.stderr.write(`once more in ${5 * tries} s: ${(error as Error).message}\n`)
+      await sleep(5000 * tries)
+    }
+  }
+}
+
 /** The binary of one npm package, fetched once. @throws when its hash is another than was pinned */
 async function fetchNode({ package: name, version, file, integrity }: NodeBinary): Promise<string> {
   const folder = join(cache, `${name}-${version}`)
@@ -50,9 +65,7 @@ async function fetchNode({ package: name, version, file, integrity }: NodeBinary
   await mkdir(cache, { recursive: true })
   const work = await mkdtemp(join(cache, 'fetch-'))
   try {
-    const args = ['pack', '--silent', '--pack-destination', work, `${name}@${version}`]
-    const { stdout } = await run('npm', args, { cwd: work })
-    const archive = join(work, stdout.trim())
+    const archive = join(work, await pack(`${name}@${version}`, work))
     const hash = `sha512-${createHash('sha512')
       .update(await readFile(archive))
       .digest('base64')}`
