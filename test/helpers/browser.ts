@@ -10,8 +10,12 @@ export interface TestBrowser {
 export async function startBrowser(): Promise<TestBrowser> {
   const browser: Browser = await chromium.launch({
     executablePath: process.env.TIMONE_TEST_CHROMIUM ?? '/usr/bin/chromium',
-    // Its sandbox does not work for root, or in most containers.
-    args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
+    args: [
+      // Its sandbox does not work for root, or in most containers.
+      ...['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu'],
+      // Nobody else is asked: pages of oidc-provider want a font from the Internet, and wait for the name for 5 s.
+      '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE *.localhost, EXCLUDE 127.0.0.1, EXCLUDE ::1',
+    ],
   })
   const contexts: BrowserContext[] = []
   return {
