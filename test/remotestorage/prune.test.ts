@@ -14,10 +14,10 @@ import {
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { Readable } from 'node:stream'
-import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { Reception } from '../../src/remotestorage/incoming.ts'
 import { LargeDocuments } from '../../src/remotestorage/large-documents.ts'
-import { whileMainStands } from '../../src/remotestorage/main-lock.ts'
+import { moveMain, whileMainStands } from '../../src/remotestorage/main-lock.ts'
 import { packIfMany } from '../../src/remotestorage/packing.ts'
 import { prune } from '../../src/remotestorage/prune.ts'
 import { Spaces } from '../../src/remotestorage/spaces.ts'
@@ -165,6 +165,63 @@ test('young objects that nothing refers to stay, with the old ones that they lea
   expect([isThere(tree), isThere(blob)]).toEqual([false, false])
   expect(fsck(space.gitDir)).toEqual({ stdout: '', stderr: '', status: 0 })
   spaces.close()
+})
+
+describe('a large document that pruning is about to take', () => {
+  const content = randomBytes(5000)
+  const given = { type: 'a/b', length: content.length, client: 'x' }
+  const isWhole = async ({ storage }: ReturnType<typeof server>, owner: typeof user) => {
+    const body = await (await storage.document(owner, ['l'])).open()
+    return Buffer.concat(Buffer.isBuffer(body) ? [body] : await body.toArray()).equals(content)
+  }
+
+  test('stays when a commit refers to it again at the last moment', async () => {
+    const owner = { ...user, id: 3 }
+    const one = server()
+    const { storage, spaces, large } = one
+    const space = spaces.of(owner.id)
+    await storage.put(owner, ['l'], Readable.from([content]), given)
+    const { commit } = await space.snapshot()
+    await storage.delete(owner, ['l'], { client: 'x' })
+    const list = large.list.bind(large)
+    const other: Promise<void>[] = []
+    large.list = (id) => {
+      // Pruning has seen that nobody refers to it, and now has to wait for this one.
+      other.push(
+        moveMain(space.gitDir, async () => {
+          await new Promise((resolve) => setTimeout(resolve, 500))
+          return commit
+        }),
+      )
+      return list(id)
+    }
+    const options = { space, user: owner, large, before: Date.now() + 1000, write: true, now: Date.now }
+    const { kept, large: removed } = await prune(options)
+    await Promise.all(other)
+    expect([other.length, kept, removed]).toEqual([1, 1, 0])
+    expect(await isWhole(one, owner)).toBe(true)
+    spaces.close()
+  })
+
+  test('is stored again when it went just before a commit referred to it', async () => {
+    const owner = { ...user, id: 4 }
+    const one = server()
+    const { storage, spaces, large } = one
+    const space = spaces.of(owner.id)
+    const change = space.change.bind(space)
+    let taken = 0
+    space.change = async (...args) => {
+      for await (const { oid } of large.list(owner.id)) {
+        await large.remove(owner.id, oid)
+        taken++
+      }
+      return change(...args)
+    }
+    await storage.put(owner, ['l'], Readable.from([content]), given)
+    expect(taken).toBe(1)
+    expect(await isWhole(one, owner)).toBe(true)
+    spaces.close()
+  })
 })
 
 test('nobody moves main while it is held, and writers who wait go on after that', async () => {
