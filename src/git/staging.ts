@@ -1,4 +1,4 @@
-import { lstatSync, mkdirSync, readdirSync, rmdirSync, unlinkSync, utimesSync } from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, rmdirSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { systemCode } from '../errors.ts'
@@ -17,6 +17,7 @@ export interface Staging {
 
 /** What is older, milliseconds, is nobody's any more. */
 const STALE = 24 * 3600 * 1000
+let opened = 0
 
 /**
  * A folder in the git folder: what a killed process leaves there is no untracked file of the user's, and the next fill
@@ -25,7 +26,9 @@ const STALE = 24 * 3600 * 1000
 export function openStaging(repository: LocalRepository): Staging {
   const folder = join(repository.gitDir, 'timone-fill')
   const host = hostname().replace(/[^A-Za-z0-9-]/g, '_')
-  mkdirSync(folder, { recursive: true })
+  // While it lies there, no other fill that ends can remove the folder.
+  const mark = join(folder, `${host}.${process.pid}.at-work-${opened++}`)
+  makeWith(folder, mark)
   sweep(folder, host)
   const { dev } = lstatSync(folder)
   let count = 0
@@ -47,11 +50,26 @@ export function openStaging(repository: LocalRepository): Staging {
     },
     close() {
       try {
+        unlinkSync(mark)
         rmdirSync(folder)
       } catch {
         // Another fill is at work in it.
       }
     },
+  }
+}
+
+/** Makes the folder, with a file in it. */
+function makeWith(folder: string, file: string): void {
+  for (;;) {
+    mkdirSync(folder, { recursive: true })
+    try {
+      writeFileSync(file, '', { flag: 'wx' })
+      return
+    } catch (error) {
+      // Another fill has ended, and removed the folder meanwhile.
+      if (systemCode(error) !== 'ENOENT') throw error
+    }
   }
 }
 

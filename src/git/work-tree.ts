@@ -297,7 +297,13 @@ class WorkTreeFill implements Fill {
       return true
     }
     const aside = `${temporary}.old`
-    renameSync(target, aside)
+    try {
+      renameSync(target, aside)
+    } catch (error) {
+      // Another fill has just moved it aside.
+      if (systemCode(error) !== 'ENOENT') throw error
+      return false
+    }
     try {
       if (!isSame(lstatSync(aside, { bigint: true }), before)) {
         renameSync(aside, target)

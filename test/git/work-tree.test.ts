@@ -411,6 +411,18 @@ test('two fills at once do the work once and leave a clean index', async () => {
   expect(sandbox.git(work, 'status', '--porcelain')).toBe('')
 })
 
+test('a fill that ends leaves another what it needs', async () => {
+  const work = sandbox.clone(sandbox.repository('origin', FILES), 'work')
+  const repository = await sandbox.open(work)
+  const [first, second] = [0, 1].map(() => openFill(repository, { objectPath: objectPathIn(repository) }))
+  await (await first)?.finish()
+  const fill = await second
+  await fill?.add(await entriesOf(repository))
+  expect(await fill?.finish()).toMatchObject(ALL)
+  expectClean(work)
+  expect(readdirSync(join(work, '.git'))).not.toContain('timone-fill')
+})
+
 test('several goes of one fill are recorded together; an interruption records what was done', async () => {
   const work = sandbox.clone(sandbox.repository('origin', FILES), 'work')
   const repository = await sandbox.open(work)
