@@ -174,7 +174,7 @@ describe('transfers on the file store', () => {
 
   test('10 000 parts in one answer', async () => {
     const size = 10_000 * 5 * MIB
-    const { json } = await ask({ operation: 'upload', oid: sample(1).oid, size, part_size: 5 * MIB })
+    const { json } = await ask({ operation: 'upload', oid: sample(20).oid, size, part_size: 5 * MIB })
     expect(json.parts.length).toBe(10_000)
     expect(new Set(json.parts.map(({ href }: { href: string }) => href)).size).toBe(10_000)
   })
@@ -196,14 +196,14 @@ describe('transfers on the file store', () => {
   })
 
   test('a download of what is absent', async () => {
-    const answer = await ask({ operation: 'download', oid: sample(1).oid, size: 1 })
+    const answer = await ask({ operation: 'download', oid: sample(20).oid, size: 1 })
     expect(answer.status).toBe(404)
     expect(answer.json.code).toBe('not_found')
   })
 
   test('who may', async () => {
-    const upload = { operation: 'upload', oid: sample(1).oid, size: 1 }
-    const download = { operation: 'download', oid: sample(1).oid, size: 1 }
+    const upload = { operation: 'upload', oid: sample(20).oid, size: 1 }
+    const download = { operation: 'download', oid: sample(20).oid, size: 1 }
     const other = { org: 'foo', repo: 'other' }
     expect((await post(`${running.url}/foo/bar/info/lfs/transfers`, upload)).status).toBe(401)
     expect((await ask(upload, await useToken('verify'))).status).toBe(401)
@@ -277,7 +277,7 @@ describe('credentials on the file store', () => {
     })
     const second = await credentials({ operation: 'upload' }, `Bearer ${first.json.renew.token}`)
     expect(second.status).toBe(200)
-    const object = sample(1)
+    const object = sample(20)
     const answer = await ask({ operation: 'upload', oid: object.oid, size: 1 }, `Bearer ${second.json.token}`)
     expect(answer.status).toBe(200)
   })

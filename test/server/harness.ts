@@ -173,7 +173,7 @@ export interface Sample {
   bytes: Buffer
 }
 
-/** Bytes that nobody has stored yet. */
+/** Bytes that nobody has stored yet, from some ten bytes on: of one byte there are only 256. */
 export function sample(size: number): Sample {
   const bytes = randomBytes(size)
   return { oid: createHash('sha256').update(bytes).digest('hex'), size, bytes }
