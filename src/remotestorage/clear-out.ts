@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { systemCode } from '../errors.ts'
 import { syncFolder } from '../sync-folder.ts'
 import { treeEntries } from './folder.ts'
 import { runGit } from './git-process.ts'
 import { listReachable } from './history.ts'
 import { MAIN } from './main-lock.ts'
 import type { ObjectReader } from './object-reader.ts'
+import { unlessGone } from './packing.ts'
 
 /** Trees asked for at once. */
 const READS = 64
@@ -72,7 +72,12 @@ export async function clearOut({ gitDir, reader, grace, now }: ClearOut): Promis
 async function removeUnlessUsed(path: string, isOld: (path: string) => Promise<boolean>): Promise<void> {
   // A name that git itself tidies up, should we be killed.
   const aside = join(path, '..', `tmp_obj_${randomBytes(8).toString('hex')}`)
-  await rename(path, aside)
+  try {
+    await rename(path, aside)
+  } catch (error) {
+    unlessGone(error)
+    return
+  }
   if (await isOld(aside)) await rm(aside, { force: true })
   else await rename(aside, path)
 }
@@ -110,7 +115,7 @@ async function* listLoose(gitDir: string): AsyncGenerator<{ oid: string; path: s
   const objects = join(gitDir, 'objects')
   for (const prefix of await readdir(objects)) {
     if (!/^[0-9a-f]{2}$/.test(prefix)) continue
-    for (const rest of await readdir(join(objects, prefix)))
+    for (const rest of (await readdir(join(objects, prefix)).catch(unlessGone)) ?? [])
       if (/^[0-9a-f]{38}$/.test(rest)) yield { oid: `${prefix}${rest}`, path: join(objects, prefix, rest) }
   }
 }
@@ -123,9 +128,7 @@ async function listPacks(folder: string): Promise<string[]> {
 
 /** The ids of the objects in a pack; none while nobody can find them in it. */
 async function listPacked(gitDir: string, pack: string): Promise<string[]> {
-  const index = await readFile(pack.replace(/pack$/, 'idx')).catch((error: unknown) => {
-    if (systemCode(error) !== 'ENOENT') throw error
-  })
+  const index = await readFile(pack.replace(/pack$/, 'idx')).catch(unlessGone)
   if (index === undefined) return []
   // `<offset> <oid> (<crc>)`
   const lines = (await runGit(gitDir, ['show-index'], index)).toString('latin1').split('\n')

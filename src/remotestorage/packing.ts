@@ -55,7 +55,7 @@ export async function packIfMany(gitDir: string, many: number = MANY): Promise<b
   return true
 }
 
-/** Another process that packs or prunes may take a pack from under our hands. */
-function unlessGone(error: unknown): void {
+/** Whoever else packs or prunes may take packs, loose objects and their folders from under our hands. */
+export function unlessGone(error: unknown): undefined {
   if (systemCode(error) !== 'ENOENT') throw error
 }

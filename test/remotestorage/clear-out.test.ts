@@ -10,13 +10,15 @@ import { LooseObjects, makeObject } from '../../src/remotestorage/loose-objects.
 import { Space } from '../../src/remotestorage/space.ts'
 
 /** A file that another process finds, and makes new, in the very moment in which it is about to go. */
-const found = vi.hoisted(() => ({ path: '', times: 0 }))
+const found = vi.hoisted(() => ({ path: '', times: 0, packed: false }))
 vi.mock('node:fs/promises', async (original) => {
   const real = await original<typeof files>()
   const find = async (path: unknown): Promise<void> => {
     if (path !== found.path) return
     found.times++
-    await real.utimes(found.path, new Date(), new Date())
+    // As packing does with what is in a pack now.
+    if (found.packed) await real.rm(found.path)
+    else await real.utimes(found.path, new Date(), new Date())
   }
   return {
     ...real,
@@ -52,6 +54,7 @@ beforeEach(async () => {
 })
 afterEach(() => {
   found.path = ''
+  found.packed = false
   space.close()
   rmSync(join(gitDir, '..'), { recursive: true, force: true })
 })
@@ -79,6 +82,14 @@ test('an object that somebody finds while it is about to go stays', async () => 
   await clear()
   expect(found.times).toBe(1)
   expect(existsSync(found.path)).toBe(true)
+})
+
+test('an object that is packed while it is about to go is none of ours', async () => {
+  found.path = await writeOld()
+  found.times = 0
+  found.packed = true
+  await clear()
+  expect(found.times).toBe(1)
 })
 
 test('who writes what is there already makes it new', async () => {
