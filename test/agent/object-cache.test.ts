@@ -553,7 +553,9 @@ describe('several processes at once', () => {
     const { signal } = new AbortController()
     let hits = 0
     for (let turn = 0; turn < 120; turn++) {
-      const oid = oids[(turn * (2 * Number(number) + 1)) % oids.length]
+      // Each fourth is the one before: of objects that only go round, the bound may keep none until they come again.
+      const step = turn % 4 === 3 ? turn - 1 : turn
+      const oid = oids[(step * (2 * Number(number) + 1)) % oids.length]
       const mine = base + '/out/' + number + '.' + turn
       if (await cache.take(oid, 20_000, mine, signal)) {
         hits++
@@ -566,7 +568,7 @@ describe('several processes at once', () => {
       rmSync(mine)
     }
     await cache.close()
-    if (hits === 0) console.log('no hits')
+    console.log('hits ' + hits)
   `
   const start = (number: number): ChildProcess =>
     spawn(process.execPath, ['--input-type=module', '-e', SCRIPT, base, String(number)], {
@@ -590,7 +592,9 @@ describe('several processes at once', () => {
         return `${code} ${text}`
       }),
     )
-    expect(said).toEqual(['0 ', '0 ', '0 ', '0 '])
+    const hits = said.map((text) => Number(/^0 hits (\d+)\n$/.exec(text)?.[1]))
+    expect(hits, said.join('')).not.toContain(Number.NaN)
+    expect(hits.reduce((sum, count) => sum + count, 0)).toBeGreaterThan(0)
     // The last to end may have found another one pruning; the next process sees to it.
     const cache = open({ bound: 400_000 })
     const made = make(20_000)
@@ -632,6 +636,6 @@ describe('several processes at once', () => {
       text += chunk
     })
     const [code] = await once(last, 'close')
-    expect(`${code} ${text}`).toBe('0 ')
+    expect(`${code} ${text}`).toMatch(/^0 hits [1-9]\d*\n$/)
   })
 })
