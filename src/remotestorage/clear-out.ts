@@ -37,7 +37,8 @@ export async function clearOut({ gitDir, reader, grace, now }: ClearOut): Promis
   const before = await listPacks(folder)
   const young: string[] = []
   for (const pack of before)
-    if (!(await isOld(join(folder, pack)))) young.push(...(await listPacked(gitDir, join(folder, pack))))
+    if (!(await isOld(join(folder, pack))))
+      for (const oid of await listPacked(gitDir, join(folder, pack))) young.push(oid)
   for await (const { oid, path } of listLoose(gitDir)) if (!(await isOld(path))) young.push(oid)
   const reachable = new Set(await listReachable(gitDir, [MAIN]))
   const unborn = young.filter((oid) => !reachable.has(oid))

@@ -21,10 +21,10 @@ const STALE = 10_000
  * (lockfile.h). Others wait meanwhile, so it must not take long; it is safe if it does.
  * @throws {TimoneError} `throttled` when others hold it all the time
  */
-export async function whileMainStands<T>(gitDir: string, work: () => Promise<T>): Promise<T> {
+export async function whileMainStands<T>(gitDir: string, work: (lock: MainLock) => Promise<T>): Promise<T> {
   const lock = await MainLock.take(gitDir)
   try {
-    return await work()
+    return await work(lock)
   } finally {
     await lock.release()
   }
@@ -34,17 +34,14 @@ export async function whileMainStands<T>(gitDir: string, work: () => Promise<T>)
  * Moves `main`, durably, to the commit that `work` gives while nobody else can move it; undefined leaves it where it is.
  * @throws {TimoneError} `throttled` when others hold it all the time
  */
-export async function moveMain(gitDir: string, work: () => Promise<string | undefined>): Promise<void> {
-  const lock = await MainLock.take(gitDir)
-  try {
+export function moveMain(gitDir: string, work: () => Promise<string | undefined>): Promise<void> {
+  return whileMainStands(gitDir, async (lock) => {
     const commit = await work()
     if (commit !== undefined) await lock.become(commit)
-  } finally {
-    await lock.release()
-  }
+  })
 }
 
-class MainLock {
+export class MainLock {
   readonly #gitDir: string
   readonly #path: string
   readonly #file: FileHandle
@@ -81,7 +78,7 @@ class MainLock {
     try {
       await this.#file.writeFile(`${commit}\n`)
       await this.#file.sync()
-      if (!(await this.#isOurs())) throw busy()
+      if (!(await this.isOurs())) throw busy()
       await rename(this.#path, join(this.#gitDir, MAIN))
       this.#gone = true
       await syncFolder(join(this.#gitDir, 'refs/heads'))
@@ -93,14 +90,14 @@ class MainLock {
   async release(): Promise<void> {
     clearInterval(this.#beat)
     try {
-      if (!this.#gone && (await this.#isOurs())) await rm(this.#path, { force: true })
+      if (!this.#gone && (await this.isOurs())) await rm(this.#path, { force: true })
     } finally {
       await this.#file.close()
     }
   }
 
   /** False: this process was held up for so long that it looked dead. While ours is open no other has its number. */
-  async #isOurs(): Promise<boolean> {
+  async isOurs(): Promise<boolean> {
     const there = await stat(this.#path).catch(() => undefined)
     return there !== undefined && there.ino === (await this.#file.stat()).ino
   }
@@ -116,7 +113,8 @@ async function removeIfStale(lock: string): Promise<void> {
   }
 }
 
-function busy(): TimoneError {
+/** Said when others are faster all the time. */
+export function busy(): TimoneError {
   return new TimoneError('throttled', 'too many others write to this storage just now: try again', {
     retryAfter: 1,
   })

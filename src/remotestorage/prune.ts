@@ -173,10 +173,11 @@ async function removeLarge({ space, user, large }: Pruning): Promise<LargeObject
   const removed: LargeObject[] = []
   while (doomed.length > 0) {
     await look()
-    await whileMainStands(gitDir, async () => {
+    await whileMainStands(gitDir, async (lock) => {
       await look()
       const until = Date.now() + HOLD
-      while (doomed.length > 0 && Date.now() < until) {
+      // Held up for long we may have lost it: then the next turn looks again.
+      while (doomed.length > 0 && Date.now() < until && (await lock.isOurs())) {
         const some = doomed.splice(0, REMOVALS).filter(({ oid }) => !kept.has(oid))
         await Promise.all(some.map(({ oid }) => large.remove(user.id, oid)))
         removed.push(...some)

@@ -1,5 +1,6 @@
 import { access } from 'node:fs/promises'
-import { isTimoneError, TimoneError } from '../errors.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isTimoneError } from '../errors.ts'
 import { applyChange, type Change, type Changed, findEntry, type State } from './change.ts'
 import { type Author, parseCommit, printCommit } from './commit.ts'
 import { createRepository } from './create-repository.ts'
@@ -7,7 +8,7 @@ import type { DocumentFacts } from './document-line.ts'
 import { type Entry, Folder, factsOf, oidOf } from './folder.ts'
 import type { FolderCache } from './folder-cache.ts'
 import { LooseObjects, makeObject, type NewObject } from './loose-objects.ts'
-import { MAIN, moveMain } from './main-lock.ts'
+import { busy, MAIN, moveMain } from './main-lock.ts'
 import { printStoragePath } from './names.ts'
 import { ObjectReader } from './object-reader.ts'
 
@@ -17,7 +18,7 @@ export const EMPTY_TREE: string = makeObject('tree', Buffer.alloc(0)).oid
 /** Changes that become commits before `main` is moved once for all of them. */
 const MAX_BATCH = 64
 /** How often what takes long is done again because others were faster. */
-const ATTEMPTS = 50
+const ATTEMPTS = 150
 
 export interface Document {
   readonly entry: Entry
@@ -133,6 +134,8 @@ export class Space {
       write: (objects: readonly NewObject[]) => this.#objects.write(objects),
     }
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      // Not all at once, or the same ones lose again.
+      if (attempt > 0) await sleep(Math.random() * 10 * Math.min(attempt, 10))
       // What takes long is done before others have to wait.
       const head = await this.snapshot()
       let commit = await build({ head, ...tools })
@@ -147,7 +150,7 @@ export class Space {
       })
       if (!lost) return commit
     }
-    throw new TimoneError('throttled', 'others kept writing to this storage meanwhile: try again')
+    throw busy()
   }
 
   /** Ends the processes; the next use starts them again. */

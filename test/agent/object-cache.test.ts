@@ -592,9 +592,7 @@ describe('several processes at once', () => {
         return `${code} ${text}`
       }),
     )
-    const hits = said.map((text) => Number(/^0 hits (\d+)\n$/.exec(text)?.[1]))
-    expect(hits, said.join('')).not.toContain(Number.NaN)
-    expect(hits.reduce((sum, count) => sum + count, 0)).toBeGreaterThan(0)
+    for (const text of said) expect(text).toMatch(/^0 hits [1-9]\d*\n$/)
     // The last to end may have found another one pruning; the next process sees to it.
     const cache = open({ bound: 400_000 })
     const made = make(20_000)

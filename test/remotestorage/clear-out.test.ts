@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, utimesSync } from 'node:fs'
 import type * as files from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -91,6 +92,12 @@ test('an object that is packed while it is about to go is none of ours', async (
   await clear()
   expect(found.times).toBe(1)
 })
+
+test('a young pack may hold more objects than a function takes arguments', async () => {
+  const blobs = Array.from({ length: 150_000 }, (_, n) => `blob\ndata ${`${n}`.length}\n${n}\n`).join('')
+  execFileSync('git', ['--git-dir', gitDir, 'fast-import', '--quiet'], { input: blobs })
+  expect(await clear()).toBe(false)
+}, 60_000)
 
 test('who writes what is there already makes it new', async () => {
   const path = await writeOld()

@@ -185,20 +185,55 @@ describe('a large document that pruning is about to take', () => {
     await storage.delete(owner, ['l'], { client: 'x' })
     const list = large.list.bind(large)
     const other: Promise<void>[] = []
-    large.list = (id) => {
+    large.list = async function* (id) {
       // Pruning has seen that nobody refers to it, and now has to wait for this one.
-      other.push(
-        moveMain(space.gitDir, async () => {
-          await new Promise((resolve) => setTimeout(resolve, 500))
-          return commit
-        }),
-      )
-      return list(id)
+      await new Promise<void>((held) => {
+        other.push(
+          moveMain(space.gitDir, async () => {
+            held()
+            await new Promise((resolve) => setTimeout(resolve, 500))
+            return commit
+          }),
+        )
+      })
+      yield* list(id)
     }
     const options = { space, user: owner, large, before: Date.now() + 1000, write: true, now: Date.now }
     const { kept, large: removed } = await prune(options)
     await Promise.all(other)
     expect([other.length, kept, removed]).toEqual([1, 1, 0])
+    expect(await isWhole(one, owner)).toBe(true)
+    spaces.close()
+  })
+
+  test('stays when pruning was held up until its lock was taken for that of the dead', async () => {
+    const owner = { ...user, id: 5 }
+    const one = server()
+    const { storage, spaces, large } = one
+    const space = spaces.of(owner.id)
+    await storage.put(owner, ['l'], Readable.from([content]), given)
+    const { commit } = await space.snapshot()
+    await storage.delete(owner, ['l'], { client: 'x' })
+    const lock = join(space.gitDir, 'refs/heads/main.lock')
+    const resolve = space.reader.resolve.bind(space.reader)
+    let listed = false
+    let stolen = 0
+    const list = large.list.bind(large)
+    large.list = (id) => {
+      listed = true
+      return list(id)
+    }
+    space.reader.resolve = async (name) => {
+      const head = await resolve(name)
+      if (listed && stolen === 0 && existsSync(lock)) {
+        stolen++
+        rmSync(lock)
+        await moveMain(space.gitDir, async () => commit)
+      }
+      return head
+    }
+    await prune({ space, user: owner, large, before: Date.now() + 1000, write: true, now: Date.now })
+    expect(stolen).toBe(1)
     expect(await isWhole(one, owner)).toBe(true)
     spaces.close()
   })
